@@ -1,0 +1,566 @@
+//! What the payloads of the handshake and of a round's end say, and their fixed layouts.
+
+use std::fmt;
+
+use super::WORKERS_MAX;
+use crate::code::{Family, Form, Layout, ParameterError, Parameters};
+
+/// Little-endian numbers written one after the other into a fixed buffer.
+pub(super) struct Writer<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+        Writer { bytes, at: 0 }
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+    }
+
+    pub(super) fn finish(self) {
+        assert_eq!(self.at, self.bytes.len(), "a fixed layout is filled to the end");
+    }
+}
+
+/// Little-endian numbers read one after the other from a buffer of known length.
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Reader { bytes }
+    }
+
+    pub(super) fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (head, rest) = self.bytes.split_at(N);
+        self.bytes = rest;
+        head.try_into().expect("split at N")
+    }
+
+    pub(super) fn u8(&mut self) -> u8 {
+        self.take::<1>()[0]
+    }
+
+    pub(super) fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    pub(super) fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+
+    pub(super) fn f32(&mut self) -> f32 {
+        f32::from_le_bytes(self.take())
+    }
+
+    pub(super) fn f64(&mut self) -> f64 {
+        f64::from_le_bytes(self.take())
+    }
+}
+
+/// How a job aggregates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// The real code: verified, corrected, liars named.
+    Solon,
+    /// The plain sum of all workers, without any check: for comparison, or where every worker is trusted.
+    Mean,
+}
+
+impl Rule {
+    fn number(self) -> u8 {
+        match self {
+            Rule::Solon => 0,
+            Rule::Mean => 1,
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rule::Solon => "solon",
+            Rule::Mean => "mean",
+        })
+    }
+}
+
+/// All that a worker must know to take part in a job. The daemon decides it, workers follow it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// Groups, liars, stragglers, compression.
+    pub parameters: Parameters,
+    /// How shards are aggregated.
+    pub rule: Rule,
+    /// The family of the generator.
+    pub family: Family,
+    /// Systematic or dense generator.
+    pub form: Form,
+    /// Digest of the generator's coefficients: both sides must have computed the same.
+    pub generator_digest: u64,
+    /// The cut of the gradient into chunks.
+    pub layout: Layout,
+    /// Rounds that may be in flight at once.
+    pub window: u32,
+    /// Shards that one worker may have in flight.
+    pub credits: u32,
+    /// A round's time from its begin to its end, in milliseconds.
+    pub deadline_ms: u32,
+    /// Relative tolerance of the verification.
+    pub tolerance: f64,
+    /// update = scale x sum over groups.
+    pub scale: f32,
+}
+
+/// Bytes of a [`Plan`].
+pub(super) const PLAN_BYTES: usize = 64;
+
+/// Why a plan received cannot be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The code's parameters are impossible.
+    #[error(transparent)]
+    Parameters(#[from] ParameterError),
+    /// A number outside its range.
+    #[error("the plan's {0} is out of range")]
+    Range(&'static str),
+}
+
+impl Plan {
+    pub(super) fn to_bytes(self) -> [u8; PLAN_BYTES] {
+        let mut bytes = [0; PLAN_BYTES];
+        let mut out = Writer::new(&mut bytes);
+        let p = &self.parameters;
+        for count in [p.groups(), p.adversaries(), p.stragglers(), p.compression()] {
+            out.put(&(count as u32).to_le_bytes());
+        }
+        out.put(&(self.layout.dimension() as u64).to_le_bytes());
+        out.put(&(self.layout.chunk_width() as u32).to_le_bytes());
+        out.put(&self.window.to_le_bytes());
+        out.put(&self.credits.to_le_bytes());
+        out.put(&self.deadline_ms.to_le_bytes());
+        out.put(&self.tolerance.to_le_bytes());
+        out.put(&self.scale.to_le_bytes());
+        let family = match self.family {
+            Family::Trigonometric => 0,
+            Family::Polynomial => 1,
+        };
+        let form = match self.form {
+            Form::Systematic => 0,
+            Form::Dense => 1,
+        };
+        out.put(&[self.rule.number(), family, form, 0]);
+        out.put(&self.generator_digest.to_le_bytes());
+        out.finish();
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; PLAN_BYTES]) -> Result<Plan, PlanError> {
+        let mut read = Reader::new(bytes);
+        let counts: [usize; 4] = std::array::from_fn(|_| read.u32() as usize);
+        let parameters = Parameters::new(counts[0], counts[1], counts[2], counts[3])?;
+        if counts[0].saturating_mul(parameters.redundancy()) > WORKERS_MAX {
+            return Err(PlanError::Range("number of workers"));
+        }
+        let dimension = usize::try_from(read.u64()).map_err(|_| PlanError::Range("dimension"))?;
+        let chunk_width = read.u32() as usize;
+        if dimension == 0 || dimension > 1 << 40 {
+            return Err(PlanError::Range("dimension"));
+        }
+        if chunk_width == 0 || chunk_width > 1 << 26 {
+            return Err(PlanError::Range("chunk width"));
+        }
+        let layout = Layout::new(dimension, parameters.compression(), chunk_width);
+        let (window, credits, deadline_ms) = (read.u32(), read.u32(), read.u32());
+        if !(1..=64).contains(&window) {
+            return Err(PlanError::Range("window"));
+        }
+        if !(1..=65536).contains(&credits) {
+            return Err(PlanError::Range("credits"));
+        }
+        let (tolerance, scale) = (read.f64(), read.f32());
+        let rule = match read.u8() {
+            0 => Rule::Solon,
+            1 => Rule::Mean,
+            _ => return Err(PlanError::Range("rule")),
+        };
+        let family = match read.u8() {
+            0 => Family::Trigonometric,
+            1 => Family::Polynomial,
+            _ => return Err(PlanError::Range("code family")),
+        };
+        let form = match read.u8() {
+            0 => Form::Systematic,
+            1 => Form::Dense,
+            _ => return Err(PlanError::Range("code form")),
+        };
+        read.u8();
+        let generator_digest = read.u64();
+        Ok(Plan {
+            parameters,
+            rule,
+            family,
+            form,
+            generator_digest,
+            layout,
+            window,
+            credits,
+            deadline_ms,
+            tolerance,
+            scale,
+        })
+    }
+
+    /// BLAKE3 over the plan's bytes: two peers with the same hash follow the same plan.
+    pub fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&self.to_bytes()).as_bytes()
+    }
+}
+
+/// A closed round and the digest of its update: where somebody stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The last round that was closed.
+    pub round: u64,
+    /// Digest of that round's update, see [`Report::digest`].
+    pub digest: u64,
+}
+
+/// The daemon's answer to a worker whom it takes in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Welcome {
+    /// The plan to follow.
+    pub plan: Plan,
+    /// The worker's index in the job.
+    pub worker: u32,
+    /// The number of this session: stands in every frame that the worker sends.
+    pub session: u64,
+    /// The daemon's epoch: another one after every start of the daemon.
+    pub epoch: u64,
+    /// The last round that the daemon closed, if it knows one.
+    pub last: Option<Resume>,
+}
+
+/// Why the daemon does not take a worker in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The daemon serves another job.
+    #[error("this daemon serves another job: compare the job name of the worker with [job] name of solond")]
+    UnknownJob,
+    /// The index is too large.
+    #[error("there is no worker {found} in a job of {workers} workers (indices count from 0): set the worker's index")]
+    NoSuchWorker {
+        /// Index claimed.
+        found: u64,
+        /// Workers in the job.
+        workers: u64,
+    },
+    /// The proof does not fit the token that the daemon has for this worker.
+    #[error(
+        "the proof of identity is wrong: the worker's token is not the one in solond's token file for worker {found}"
+    )]
+    BadProof {
+        /// Index claimed.
+        found: u64,
+    },
+    /// The first frame was no hello that can be read.
+    #[error("the hello could not be read: is the worker's solon version the same as the daemon's?")]
+    Unreadable,
+    /// The same worker joined a moment ago.
+    #[error("worker {found} joined less than a second ago: wait {wait_ms} ms and try again")]
+    TooSoon {
+        /// Index claimed.
+        found: u64,
+        /// Wait this long.
+        wait_ms: u64,
+    },
+    /// The daemon is about to stop.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl Refusal {
+    pub(super) fn numbers(self) -> (u64, u64, u64) {
+        match self {
+            Refusal::UnknownJob => (1, 0, 0),
+            Refusal::NoSuchWorker { found, workers } => (2, found, workers),
+            Refusal::BadProof { found } => (3, found, 0),
+            Refusal::Unreadable => (4, 0, 0),
+            Refusal::TooSoon { found, wait_ms } => (5, found, wait_ms),
+            Refusal::Stopping => (6, 0, 0),
+        }
+    }
+
+    pub(super) fn from_numbers(code: u64, found: u64, other: u64) -> Option<Refusal> {
+        Some(match code {
+            1 => Refusal::UnknownJob,
+            2 => Refusal::NoSuchWorker { found, workers: other },
+            3 => Refusal::BadProof { found },
+            4 => Refusal::Unreadable,
+            5 => Refusal::TooSoon { found, wait_ms: other },
+            6 => Refusal::Stopping,
+            _ => return None,
+        })
+    }
+}
+
+/// Why a chunk could not be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UndecodableReason {
+    /// Fewer shards than must agree arrived before the deadline.
+    #[error("only {arrived} shards arrived in time, {needed} must agree")]
+    TooFew {
+        /// Usable shards that arrived.
+        arrived: u32,
+        /// Shards that must agree, r_c + s.
+        needed: u32,
+    },
+    /// Enough shards arrived, but no r_c + s of them agree: more than s workers of the group lie.
+    #[error("of {arrived} shards at most {agreeing} agree and {needed} must: more workers lie than the code corrects")]
+    Disagree {
+        /// Usable shards that arrived.
+        arrived: u32,
+        /// The largest set that agrees.
+        agreeing: u32,
+        /// Shards that must agree, r_c + s.
+        needed: u32,
+    },
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoundOutcome {
+    /// Every chunk was decoded and pushed.
+    Complete,
+    /// A chunk could not be decoded: the round has no update.
+    Undecodable {
+        /// The group whose word failed first.
+        group: u32,
+        /// The chunk.
+        chunk: u32,
+        /// Why.
+        reason: UndecodableReason,
+    },
+}
+
+/// A set of workers of a job, of fixed size.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WorkerSet([u64; WORKERS_MAX / 64]);
+
+impl WorkerSet {
+    /// No worker.
+    pub const EMPTY: WorkerSet = WorkerSet([0; WORKERS_MAX / 64]);
+
+    /// Adds a worker.
+    ///
+    /// # Panics
+    /// If `worker >= WORKERS_MAX`.
+    pub fn insert(&mut self, worker: usize) {
+        self.0[worker / 64] |= 1 << (worker % 64);
+    }
+
+    /// Is the worker in the set?
+    pub fn contains(&self, worker: usize) -> bool {
+        worker < WORKERS_MAX && self.0[worker / 64] >> (worker % 64) & 1 == 1
+    }
+
+    /// Has the set no worker?
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|bits| *bits == 0)
+    }
+
+    /// The workers in rising order.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..WORKERS_MAX).filter(|worker| self.contains(*worker))
+    }
+
+    /// The workers in either set.
+    pub fn union(&self, other: &WorkerSet) -> WorkerSet {
+        WorkerSet(std::array::from_fn(|at| self.0[at] | other.0[at]))
+    }
+}
+
+impl FromIterator<usize> for WorkerSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(workers: I) -> WorkerSet {
+        let mut set = WorkerSet::EMPTY;
+        workers.into_iter().for_each(|worker| set.insert(worker));
+        set
+    }
+}
+
+impl fmt::Debug for WorkerSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// What the daemon says of a round when it closes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// Complete, or why not.
+    pub outcome: RoundOutcome,
+    /// Digest of the update: the wrapping sum over all chunks of a mix of chunk index and frame checksum. 0 if undecodable.
+    pub digest: u64,
+    /// The largest residual over tolerance among the words that were believed in this round; at most 1.
+    pub residual_ratio: f32,
+    /// Workers with at least one shard of this round that was proved wrong before the round closed.
+    pub liars: WorkerSet,
+    /// Workers proved wrong in an earlier round, by a shard that came after its word was decided.
+    pub late_liars: WorkerSet,
+    /// Workers of whom no shard of this round came before it was closed.
+    pub absent: WorkerSet,
+    /// Workers of whom some, but not all shards of this round came before it was closed.
+    pub late: WorkerSet,
+}
+
+/// Bytes of a [`Report`].
+pub const REPORT_BYTES: usize = 40 + 4 * WORKERS_MAX / 8;
+
+impl Report {
+    /// Writes the report into `bytes`.
+    pub fn write(&self, bytes: &mut [u8; REPORT_BYTES]) {
+        let (outcome, group, chunk, numbers) = match self.outcome {
+            RoundOutcome::Complete => (0u32, 0, 0, [0; 3]),
+            RoundOutcome::Undecodable { group, chunk, reason: UndecodableReason::TooFew { arrived, needed } } => {
+                (1, group, chunk, [arrived, 0, needed])
+            }
+            RoundOutcome::Undecodable {
+                group,
+                chunk,
+                reason: UndecodableReason::Disagree { arrived, agreeing, needed },
+            } => (2, group, chunk, [arrived, agreeing, needed]),
+        };
+        let mut out = Writer::new(bytes);
+        for number in [outcome, group, chunk, numbers[0], numbers[1], numbers[2]] {
+            out.put(&number.to_le_bytes());
+        }
+        out.put(&self.residual_ratio.to_le_bytes());
+        out.put(&[0; 4]);
+        out.put(&self.digest.to_le_bytes());
+        for set in [&self.liars, &self.late_liars, &self.absent, &self.late] {
+            for bits in set.0 {
+                out.put(&bits.to_le_bytes());
+            }
+        }
+        out.finish();
+    }
+
+    /// Reads a report; `None` if it names an outcome that this version does not know.
+    pub fn read(bytes: &[u8; REPORT_BYTES]) -> Option<Report> {
+        let mut read = Reader::new(bytes);
+        let [outcome, group, chunk, arrived, agreeing, needed] = std::array::from_fn(|_| read.u32());
+        let residual_ratio = read.f32();
+        read.u32();
+        let digest = read.u64();
+        let mut set = || WorkerSet(std::array::from_fn(|_| read.u64()));
+        let (liars, late_liars, absent, late) = (set(), set(), set(), set());
+        let outcome = match outcome {
+            0 => RoundOutcome::Complete,
+            1 => RoundOutcome::Undecodable { group, chunk, reason: UndecodableReason::TooFew { arrived, needed } },
+            2 => RoundOutcome::Undecodable {
+                group,
+                chunk,
+                reason: UndecodableReason::Disagree { arrived, agreeing, needed },
+            },
+            _ => return None,
+        };
+        Some(Report { outcome, digest, residual_ratio, liars, late_liars, absent, late })
+    }
+
+    /// What one chunk adds to the digest of an update; the sum over all chunks does not depend on their order.
+    pub fn digest_term(chunk: u32, checksum: u32) -> u64 {
+        // The finalizer of SplitMix64 (Steele, Lea, Flood 2014): spreads every input bit over the whole term.
+        let mut z = (u64::from(chunk) << 32 | u64::from(checksum)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn sample_plan() -> Plan {
+    Plan {
+        parameters: Parameters::new(2, 2, 1, 2).unwrap(),
+        rule: Rule::Solon,
+        family: Family::Trigonometric,
+        form: Form::Systematic,
+        generator_digest: 77,
+        layout: Layout::new(1001, 2, 64),
+        window: 2,
+        credits: 4,
+        deadline_ms: 1000,
+        tolerance: 1.8e-7,
+        scale: 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_plan_survives_the_wire_and_its_hash_follows_every_field() {
+        let plan = sample_plan();
+        assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
+        let other = Plan { scale: 0.25, ..plan };
+        assert_ne!(plan.hash(), other.hash());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_reading_a_plan_panic(bytes in proptest::collection::vec(any::<u8>(), PLAN_BYTES), small in any::<bool>()) {
+            let mut bytes: [u8; PLAN_BYTES] = bytes.try_into().unwrap();
+            if small { for at in [1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 14, 15] { bytes[at] = 0; } }
+            if let Ok(plan) = Plan::from_bytes(&bytes) { prop_assert!(plan.layout.chunks() >= 1); }
+        }
+
+        #[test]
+        fn no_bytes_make_reading_a_report_panic(bytes in proptest::collection::vec(any::<u8>(), REPORT_BYTES), outcome in 0u8..4) {
+            let mut bytes: [u8; REPORT_BYTES] = bytes.try_into().unwrap();
+            bytes[..4].copy_from_slice(&[outcome, 0, 0, 0]);
+            prop_assert_eq!(Report::read(&bytes).is_some(), outcome < 3);
+        }
+    }
+
+    #[test]
+    fn a_report_survives_the_wire() {
+        let report = Report {
+            outcome: RoundOutcome::Undecodable {
+                group: 1,
+                chunk: 9,
+                reason: UndecodableReason::Disagree { arrived: 6, agreeing: 3, needed: 4 },
+            },
+            digest: 0,
+            residual_ratio: 0.25,
+            liars: [3, 700].into_iter().collect(),
+            late_liars: WorkerSet::EMPTY,
+            absent: [1023].into_iter().collect(),
+            late: [0].into_iter().collect(),
+        };
+        let mut bytes = [0; REPORT_BYTES];
+        report.write(&mut bytes);
+        assert_eq!(Report::read(&bytes), Some(report));
+    }
+
+    #[test]
+    fn refusals_survive_the_wire() {
+        for refusal in [
+            Refusal::UnknownJob,
+            Refusal::NoSuchWorker { found: 12, workers: 12 },
+            Refusal::BadProof { found: 1 },
+            Refusal::Unreadable,
+            Refusal::TooSoon { found: 3, wait_ms: 800 },
+            Refusal::Stopping,
+        ] {
+            let (code, found, other) = refusal.numbers();
+            assert_eq!(Refusal::from_numbers(code, found, other), Some(refusal));
+        }
+        assert_eq!(Refusal::from_numbers(0, 0, 0), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! The bytes on the wire: one fixed header, the frames it announces, and the handshake. Drawn in `docs/protocol.md`.
+//!
+//! Nothing here performs I/O or allocates by a number that a peer sent: every payload has a length that the receiver
+//! knows beforehand (the *exact-length rule*), and a frame of another length is a [`Violation`].
+
+mod frame;
+mod handshake;
+mod messages;
+
+pub use frame::{Header, HeaderError, Kind, MAGIC, VERSION, header_bytes, seal};
+pub use handshake::{
+    CHALLENGE_BYTES, Credential, HELLO_BYTES, HandshakeError, Hello, Identity, Nonce, WELCOME_BYTES, accept_hello,
+    challenge_frame, hello_frame, read_challenge, read_welcome, refusal_frame, refusal_of, welcome_frame,
+};
+pub use messages::{
+    Plan, PlanError, REPORT_BYTES, Refusal, Report, Resume, RoundOutcome, Rule, UndecodableReason, Welcome, WorkerSet,
+};
+
+/// Bytes of every frame's header.
+pub const HEADER_BYTES: usize = 64;
+
+/// The most workers a job may have: sets of workers have a fixed size on the wire and in reports.
+pub const WORKERS_MAX: usize = 1024;
+
+/// What a peer did against the protocol: its session ends, nobody else notices. Numbers only, so that no byte of a
+/// peer's choosing reaches a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// The header cannot be read.
+    #[error("unreadable header: {0}")]
+    Header(#[from] HeaderError),
+    /// A frame kind that this side never receives.
+    #[error("a frame of kind {0:?} in the wrong direction or phase")]
+    Kind(Kind),
+    /// A payload of another length than the plan gives.
+    #[error("a payload of {found} bytes where the plan has {expected}")]
+    Length {
+        /// Bytes announced.
+        found: u32,
+        /// Bytes that the plan gives for this frame.
+        expected: u32,
+    },
+    /// A round outside the window.
+    #[error("round {found}, but the window is {first}..{end}")]
+    Round {
+        /// Round claimed.
+        found: u64,
+        /// First round in the window.
+        first: u64,
+        /// One past the last round in the window.
+        end: u64,
+    },
+    /// A chunk that the layout does not have.
+    #[error("chunk {found} of {chunks}")]
+    Chunk {
+        /// Chunk claimed.
+        found: u32,
+        /// Chunks in the layout.
+        chunks: u32,
+    },
+    /// Another job's number.
+    #[error("a frame for another job")]
+    Job,
+    /// Not the number of this session.
+    #[error("a frame of another session")]
+    Session,
+    /// A frame in another worker's name.
+    #[error("a frame in the name of worker {0}")]
+    Worker(u32),
+    /// More shards than credits.
+    #[error("more shards than credits")]
+    Credit,
+}
