@@ -1,0 +1,7 @@
+//! Memory that is claimed once, at start, and handed from owner to owner: slots, and the bells that wake who waits for one.
+
+mod bell;
+mod slab;
+
+pub use bell::Bell;
+pub use slab::{SharedSlot, Slab, Slot};
