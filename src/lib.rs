@@ -8,3 +8,6 @@
 //! - [`code`]: the mathematics, without I/O, clock or threads.
 
 pub mod code;
+pub mod memory;
+pub mod transport;
+pub mod wire;
