@@ -6,5 +6,9 @@
 //! The layers, each using only those above it:
 //!
 //! - [`code`]: the mathematics, without I/O, clock or threads.
+//! - [`attacks`]: the liars that tests, simulation and demonstration send against it.
+//! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
 
+pub mod attacks;
 pub mod code;
+pub mod demo;
