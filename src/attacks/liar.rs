@@ -169,12 +169,7 @@ impl Liar {
                 let mut random = self.random(round, chunk);
                 shard.iter_mut().for_each(|value| *value += if random.next_u32() & 1 == 0 { step } else { -step });
             }
-            Attack::Reverse
-            | Attack::SignFlip
-            | Attack::Alie
-            | Attack::Ipm
-            | Attack::Mimic
-            | Attack::Collude => {}
+            Attack::Reverse | Attack::SignFlip | Attack::Alie | Attack::Ipm | Attack::Mimic | Attack::Collude => {}
         }
     }
 
@@ -352,9 +347,12 @@ mod tests {
     #[test]
     fn liars_who_know_all_groups_use_their_mean_and_deviation() {
         let honest: [&[f32]; 2] = [&[1.0, 4.0], &[3.0, 4.0]];
-        for (attack, expected) in
-            [(Attack::Alie, [3.5, 4.0]), (Attack::Ipm, [-1.0, -2.0]), (Attack::Mimic, [1.0, 4.0]), (Attack::SignFlip, [-9.0, 1.0])]
-        {
+        for (attack, expected) in [
+            (Attack::Alie, [3.5, 4.0]),
+            (Attack::Ipm, [-1.0, -2.0]),
+            (Attack::Mimic, [1.0, 4.0]),
+            (Attack::SignFlip, [-9.0, 1.0]),
+        ] {
             let mut gradient = [9.0, -1.0];
             liar(attack, 0).gradient_among(&honest, &mut gradient);
             assert_eq!(gradient, expected, "{attack}");

@@ -157,6 +157,9 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_all_names() {
         let text = "revers".parse::<Attack>().unwrap_err().to_string();
-        assert!(text.contains("\"revers\"") && text.contains("reverse, constant") && text.contains("threshold"), "{text}");
+        assert!(
+            text.contains("\"revers\"") && text.contains("reverse, constant") && text.contains("threshold"),
+            "{text}"
+        );
     }
 }

@@ -10,8 +10,8 @@ use flate2::read::GzDecoder;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-pub use super::idx::FormatFault;
 use super::idx;
+pub use super::idx::FormatFault;
 
 /// Labelled images, one row of pixels each.
 #[derive(Clone, Debug, PartialEq)]

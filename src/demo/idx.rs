@@ -164,7 +164,8 @@ mod tests {
             let images = file(0x803, &[2, 1, 3], &[0, 255, 0, 1, 2, 3]);
             let labels = file(0x801, &[2], &[1, 0]);
             // One kind plain, the other zipped.
-            std::fs::write(directory.path().join(format!("{prefix}-images-idx3-ubyte")), change(prefix, images)).unwrap();
+            std::fs::write(directory.path().join(format!("{prefix}-images-idx3-ubyte")), change(prefix, images))
+                .unwrap();
             let zipped = File::create(directory.path().join(format!("{prefix}-labels-idx1-ubyte.gz"))).unwrap();
             let mut zipped = GzEncoder::new(zipped, Compression::fast());
             zipped.write_all(&labels).unwrap();
