@@ -40,25 +40,23 @@ pub(super) fn accuracy(report: &Report) -> String {
 /// Residual over tolerance by step, as received and after correction.
 pub(super) fn residual(report: &Report) -> String {
     let title = "Residual over tolerance by step";
-    let over = |step: &Step, residual: Option<f64>| {
-        let part = residual? / step.tolerance.filter(|&tolerance| tolerance > 0.0)?;
-        part.is_finite().then_some(part)
-    };
+    let over =
+        |step: &Step, residual: Option<f64>| Some(residual? / step.tolerance.filter(|&tolerance| tolerance > 0.0)?);
     let leg = report.leg(LegKind::AttackedSolon);
     let received = leg.map_or(vec![], |leg| points(leg, |step| over(step, step.residual_received)));
     let decoded = leg.map_or(vec![], |leg| points(leg, |step| over(step, step.residual)));
-    let values = || received.iter().chain(&decoded).filter_map(|&(_, value)| value).filter(|&value| value > 0.0);
-    if values().next().is_none() {
+    if received.is_empty() && decoded.is_empty() {
         let svg = format!(r#"<text class="mid" x="{}" y="40">No residuals were recorded.</text>"#, WIDTH / 2.0);
         return frame("residual", title, "No residuals were recorded.", 70.0, &svg);
     }
+    let values = || received.iter().chain(&decoded).map(|&(_, value)| value).filter(|&value| value > 0.0);
     // A decade of room on either side of the tolerance at least, and whole decades.
     let low = values().fold(0.1, f64::min).log10().floor().max(-12.0);
     let high = values().fold(10.0, f64::max).log10().ceil().min(45.0);
     let axes = axes(report, 10f64.powf(low)..10f64.powf(high), Scale::Logarithmic);
-    let largest = |points: &[(f64, Option<f64>)]| {
-        let largest = points.iter().filter_map(|&(_, value)| value).reduce(f64::max);
-        largest.map_or("not recorded".into(), |value| format!("at most {}", times(value)))
+    let largest = |points: &[(f64, f64)]| {
+        let largest = points.iter().map(|&(_, value)| value).fold(0.0, f64::max);
+        format!("at most {}", times(largest))
     };
     let mut lines = vec![
         Line {
@@ -74,9 +72,11 @@ pub(super) fn residual(report: &Report) -> String {
             points: decoded,
         },
     ];
-    lines.retain(|line| line.points.iter().any(|(_, value)| value.is_some()));
+    lines.retain(|line| !line.points.is_empty());
     let mut svg = String::new();
     axes.draw(&decade_ticks(&axes.values, 6), &mut svg);
+    axes.draw_lines(&lines, &mut svg);
+    // Over the lines, with a halo, so that it can be read where they cross it.
     let y = axes.y(1.0);
     let _ = write!(
         svg,
@@ -86,7 +86,6 @@ pub(super) fn residual(report: &Report) -> String {
         axes.left + 6.0,
         y - 6.0
     );
-    axes.draw_lines(&lines, &mut svg);
     let described: Vec<String> = lines.iter().map(|line| line.label.join(" ")).collect();
     frame("residual", title, &format!("In units of the tolerance: {}.", described.join("; ")), HEIGHT, &svg)
 }
@@ -112,7 +111,8 @@ impl Seen {
 
 /// Worker by step: who was named when in the leg with Solon.
 pub(super) fn named(report: &Report) -> String {
-    let row = (380.0 / report.workers.max(1) as f64).clamp(4.0, 20.0);
+    // Never so low that the numbers of two workers touch: a large job makes a tall plot.
+    let row = (320.0 / report.workers.max(1) as f64).clamp(14.0, 20.0);
     let group_gap = row * 0.6;
     let groups = report.workers.div_ceil(report.redundancy.max(1));
     let top = 8.0;
@@ -133,12 +133,8 @@ pub(super) fn named(report: &Report) -> String {
     for worker in 0..report.workers {
         let middle = top + row * (worker as f64 + 0.5) + group_gap * (worker / report.redundancy.max(1)) as f64;
         let lies = report.liars.contains(&worker);
-        if row >= 13.0 || lies || worker.is_multiple_of(5) && row >= 6.0 {
-            let class = if lies { "end lies" } else { "end" };
-            let text = if lies { format!("{worker} lies") } else { worker.to_string() };
-            let _ =
-                write!(svg, r#"<text class="{class}" x="{}" y="{:.1}">{text}</text>"#, axes.left - 8.0, middle + 4.5);
-        }
+        let (class, text) = if lies { ("end lies", format!("{worker} lies")) } else { ("end", worker.to_string()) };
+        let _ = write!(svg, r#"<text class="{class}" x="{}" y="{:.1}">{text}</text>"#, axes.left - 8.0, middle + 4.5);
         for run in steps.chunk_by(|a, b| seen(a, worker) == seen(b, worker) && a.step + 1 == b.step) {
             let (class, height) = seen(&run[0], worker).look();
             let x = axes.x(run[0].step as f64 - 0.5);
@@ -216,13 +212,16 @@ fn last_step(report: &Report) -> f64 {
     taken.unwrap_or(0).max(report.steps).max(1) as f64
 }
 
-fn points(leg: &Leg, value: impl Fn(&Step) -> Option<f64>) -> Vec<(f64, Option<f64>)> {
-    leg.steps.iter().map(|step| (step.step as f64, value(step).filter(|value| value.is_finite()))).collect()
+/// The steps for which there is a finite value, with it.
+fn points(leg: &Leg, value: impl Fn(&Step) -> Option<f64>) -> Vec<(f64, f64)> {
+    let point = |step: &Step| value(step).filter(|value| value.is_finite()).map(|value| (step.step as f64, value));
+    leg.steps.iter().filter_map(point).collect()
 }
 
 /// `0.0912` as `0.091 x`, `912345.0` as `9.1e5 x`.
 fn times(value: f64) -> String {
     match value {
+        0.0 => "0".into(),
         0.001..1.0 => format!("{value:.2} ×"),
         1.0..1e4 => format!("{value:.0} ×"),
         _ => format!("{value:.0e} ×"),
@@ -273,6 +272,8 @@ mod tests {
         }
         let plot = residual(&report);
         assert!(!plot.contains("NaN") && plot.contains("as received"), "{plot}");
+        report.legs[2].steps.iter_mut().for_each(|step| step.residual_received = Some(0.0));
+        assert!(residual(&report).contains("as received at most 0; decoded at most 0."));
         report.legs[2].steps.iter_mut().for_each(|step| step.tolerance = None);
         assert!(residual(&report).contains("No residuals were recorded."));
     }

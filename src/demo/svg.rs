@@ -40,8 +40,8 @@ pub(super) struct Line {
     pub style: &'static str,
     /// Words at its end.
     pub label: [String; 2],
-    /// Step and value; gaps where a value is missing.
-    pub points: Vec<(f64, Option<f64>)>,
+    /// Step and value, in order; joined across steps without a value.
+    pub points: Vec<(f64, f64)>,
 }
 
 impl Axes {
@@ -108,7 +108,7 @@ impl Axes {
             );
         }
         let ends: Vec<f64> = lines.iter().map(|line| self.end(line)).collect();
-        let places = apart(&ends, 2.0 * LINE + 2.0, self.top..self.bottom);
+        let places = apart(&ends, 2.0 * LINE + 2.0, self.top..self.bottom - LINE);
         for (line, place) in lines.iter().zip(places) {
             for (row, text) in line.label.iter().enumerate() {
                 let _ = write!(
@@ -126,22 +126,15 @@ impl Axes {
 
     /// The height of a line's last value.
     fn end(&self, line: &Line) -> f64 {
-        line.points.iter().rev().find_map(|&(_, value)| value).map_or(self.bottom, |value| self.y(value))
+        line.points.last().map_or(self.bottom, |&(_, value)| self.y(value))
     }
 
-    fn path(&self, points: &[(f64, Option<f64>)]) -> String {
+    fn path(&self, points: &[(f64, f64)]) -> String {
         let mut path = String::new();
-        let mut pen_down = false;
-        for &(step, value) in points {
-            if let Some(value) = value {
-                // A line of no length with round ends shows a value that stands alone.
-                let command = if pen_down { "L" } else { "M" };
-                let _ = write!(path, "{command}{:.1} {:.1}", self.x(step), self.y(value));
-                if !pen_down {
-                    path.push_str("h0");
-                }
-            }
-            pen_down = value.is_some();
+        for (index, &(step, value)) in points.iter().enumerate() {
+            // The line of no length shows, with its round ends, a value that stands alone.
+            let (command, dot) = if index == 0 { ("M", "h0") } else { ("L", "") };
+            let _ = write!(path, "{command}{:.1} {:.1}{dot}", self.x(step), self.y(value));
         }
         path
     }
@@ -243,10 +236,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_value_is_a_gap() {
+    fn a_line_joins_its_values_and_shows_a_single_one() {
         let axes = axes(Scale::Linear, 0.0..1.0);
-        let path = axes.path(&[(1.0, Some(0.0)), (11.0, Some(1.0)), (21.0, None), (31.0, Some(1.0))]);
-        assert_eq!(path, "M0.0 100.0h0L10.0 0.0M30.0 0.0h0");
+        assert_eq!(axes.path(&[(1.0, 0.0), (11.0, 1.0), (31.0, 1.0)]), "M0.0 100.0h0L10.0 0.0L30.0 0.0");
+        assert_eq!(axes.path(&[(1.0, 0.0)]), "M0.0 100.0h0");
+        assert_eq!(axes.path(&[]), "");
     }
 
     #[test]
