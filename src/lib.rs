@@ -6,8 +6,17 @@
 //! The layers, each using only those above it:
 //!
 //! - [`code`]: the mathematics, without I/O, clock or threads.
+//! - [`wire`]: frames, handshake and reports as bytes.
+//! - [`memory`]: slots claimed at start, and bells that wake who waits for one.
+//! - [`transport`]: frames between peers, over TCP, memory, and anything with faults.
+//! - [`attacks`]: the liars that tests, simulation and demonstration send against it.
+//! - [`daemon`]: configuration and life cycle of `solond`.
+//! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
 
+pub mod attacks;
 pub mod code;
+pub mod daemon;
+pub mod demo;
 pub mod memory;
 pub mod transport;
 pub mod wire;
