@@ -6,5 +6,7 @@
 //! The layers, each using only those above it:
 //!
 //! - [`code`]: the mathematics, without I/O, clock or threads.
+//! - [`daemon`]: configuration, exit codes and life cycle of `solond`.
 
 pub mod code;
+pub mod daemon;

@@ -24,7 +24,7 @@ pub use command::{Loaded, Refusal, Request, command, load};
 pub use problem::{Place, Problem};
 pub use render::{example_config, settings_markdown};
 
-use crate::code::{Layout, Parameters};
+use crate::code::{Layout, Parameters, ROWS_MAX};
 use clap::ValueEnum;
 use std::net::SocketAddr;
 use std::path::PathBuf;

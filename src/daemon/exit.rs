@@ -178,19 +178,8 @@ mod tests {
     #[test]
     fn every_exit_is_in_the_table_once_and_in_order() {
         use Exit::*;
-        let all = [
-            Success,
-            Failure,
-            Usage,
-            Data,
-            Unavailable,
-            Software,
-            Resources,
-            Io,
-            Temporary,
-            Permission,
-            Configuration,
-        ];
+        let all =
+            [Success, Failure, Usage, Data, Unavailable, Software, Resources, Io, Temporary, Permission, Configuration];
         assert_eq!(EXITS.iter().map(|row| row.exit).collect::<Vec<_>>(), all);
         assert!(EXITS.windows(2).all(|pair| pair[0].exit.code() < pair[1].exit.code()));
         assert_eq!(Configuration.row().name, "config");

@@ -49,13 +49,7 @@ impl<'a> File<'a> {
         Place::File { path: self.path.display().to_string(), line }
     }
 
-    fn section(
-        &self,
-        section: &str,
-        table: &dyn toml::TableLike,
-        layers: &mut Layers,
-        problems: &mut Vec<Problem>,
-    ) {
+    fn section(&self, section: &str, table: &dyn toml::TableLike, layers: &mut Layers, problems: &mut Vec<Problem>) {
         for (name, item) in table.iter() {
             let key_span = table.get_key_value(name).and_then(|(key, _)| key.span());
             let setting = SETTINGS.iter().find(|setting| setting.section == section && setting.key == name);
@@ -117,26 +111,28 @@ impl<'a> File<'a> {
     /// parsed again. Line numbers stay what they are.
     fn parse(&mut self, problems: &mut Vec<Problem>) -> Option<toml::Document<String>> {
         let mut text = self.text.to_owned();
-        let mut last = 0;
+        let mut last = None;
         for _ in 0..SYNTAX_MAX {
             let error = match toml::Document::parse(text.clone()) {
                 Ok(document) => return Some(document),
                 Err(error) => error,
             };
             self.damaged = true;
-            let lines = broken_lines(&text, error.span().map_or(0, |span| span.start))?;
-            let place = self.place(error.span());
-            let Place::File { line, .. } = place else { return None };
+            let at = error.span().map_or(0, |span| span.start);
+            let lines = broken_lines(&text, at);
             // An array or text that is never closed is found at the end again and again, until its beginning is blank.
-            if line != last {
+            if last != Some(at) {
+                last = Some(at);
                 problems.push(Problem {
-                    place,
+                    place: self.place(Some(at..at)),
                     object: "syntax".into(),
                     found: quote(text[lines.clone()].lines().next().unwrap_or("").trim()),
                     expected: format!("TOML ({})", error.message()),
                     action: "correct the line; `solond --example-config` shows how settings are written".into(),
                 });
-                last = line;
+            }
+            if lines.is_empty() {
+                return None;
             }
             let blank: String = text[lines.clone()].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
             // Spaces are shorter than what they replace where that was not ASCII: fill up, so that spans stay right.
@@ -147,24 +143,21 @@ impl<'a> File<'a> {
     }
 }
 
-/// The lines to blank for a syntax error at byte `at`: never empty, `None` if nothing but blanks is left before it.
-fn broken_lines(text: &str, at: usize) -> Option<Range<usize>> {
+/// The lines to blank for a syntax error at byte `at`; empty if nothing but blanks is left before it.
+fn broken_lines(text: &str, at: usize) -> Range<usize> {
     let mut at = at.min(text.len());
     while !text.is_char_boundary(at) {
         at -= 1;
     }
     let line_end = text[at..].find('\n').map_or(text.len(), |end| at + end);
     // The line of the error, or the last one before it that is not blank.
-    let end = text[..line_end].trim_end().len();
+    let end = text[..line_end].trim_end_matches([' ', '\n']).len();
     let start = text[..end].rfind('\n').map_or(0, |start| start + 1);
-    if start == end {
-        return None;
-    }
     if !text[start..end].trim_start().starts_with('[') {
-        return Some(start..end);
+        return start..end;
     }
     let next = text[end..].match_indices('\n').find(|(at, _)| text[end + at..].trim_start().starts_with('['));
-    Some(start..next.map_or(text.len(), |(at, _)| end + at))
+    start..next.map_or(text.len(), |(at, _)| end + at)
 }
 
 /// What to do with a key that its section does not have.

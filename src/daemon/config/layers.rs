@@ -143,6 +143,7 @@ fn stray(name: &str, place: Place) -> Option<Problem> {
         object: name.into(),
         found: "a variable that no setting has".into(),
         expected: "SOLON_<SECTION>_<KEY> in capitals".into(),
-        action: known.map_or("it is ignored: remove it".into(), |known| format!("it is ignored: did you mean {known}?")),
+        action: known
+            .map_or("it is ignored: remove it".into(), |known| format!("it is ignored: did you mean {known}?")),
     })
 }
