@@ -27,7 +27,7 @@ pub struct Setting {
     /// Which values it takes.
     pub kind: Kind,
     /// What holds when nobody sets it.
-    pub default: Default,
+    pub default: DefaultValue,
     /// What its number counts; empty where there is nothing to count.
     pub unit: &'static str,
     /// One line: what it is.
@@ -66,7 +66,7 @@ pub enum Kind {
 
 /// What holds when nobody sets a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Default {
+pub enum DefaultValue {
     /// This value, written as in the file.
     Value(&'static str),
     /// Nothing; what is meant by that is in its docs. The text is an example, written as in the file.
@@ -131,13 +131,16 @@ pub const SECTIONS: &[Section] = &[
 
 const HOUR_MS: u64 = 3_600_000;
 
+/// A gradient of 4 TiB, or what can be counted in memory; every product of sizes stays far from overflow.
+const DIMENSION_MAX: u64 = if usize::BITS > 40 { 1 << 40 } else { 1 << 28 };
+
 /// All settings, section by section in the order of [`SECTIONS`].
 pub const SETTINGS: &[Setting] = &[
     Setting {
         section: "job",
         key: "name",
         kind: Kind::Name,
-        default: Default::Value("\"default\""),
+        default: DefaultValue::Value("\"default\""),
         unit: "",
         help: "Name of the training job",
         doc: "A worker says which job it wants to join and is refused by a daemon of another one.",
@@ -146,7 +149,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "job",
         key: "rule",
         kind: Kind::Choice(words::<Rule>),
-        default: Default::Value("\"solon\""),
+        default: DefaultValue::Value("\"solon\""),
         unit: "",
         help: "How the workers' uploads become one update",
         doc: "\"mean\" believes every worker and is there to compare with: each worker is a group of its own, so \
@@ -156,7 +159,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "job",
         key: "groups",
         kind: Kind::Integer { min: 1, max: 65_536 },
-        default: Default::Value("2"),
+        default: DefaultValue::Value("2"),
         unit: "groups",
         help: "Groups of workers; all workers of a group compute the same gradient",
         doc: "The batch is divided among the groups. More groups mean more data per round, not more protection. The job \
@@ -166,7 +169,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "job",
         key: "adversaries",
         kind: Kind::Integer { min: 0, max: 31 },
-        default: Default::Value("2"),
+        default: DefaultValue::Value("2"),
         unit: "workers per group",
         help: "Lying workers per group that are corrected exactly",
         doc: "Each costs two workers per group. With more liars than this in a group its rounds become undecodable.",
@@ -175,7 +178,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "job",
         key: "stragglers",
         kind: Kind::Integer { min: 0, max: 63 },
-        default: Default::Value("0"),
+        default: DefaultValue::Value("0"),
         unit: "workers per group",
         help: "Absent or late workers per group that a round does not wait for, beside the liars",
         doc: "Each costs one worker per group. A worker that is absent but not provided for here takes the place of half \
@@ -185,7 +188,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "job",
         key: "compression",
         kind: Kind::Integer { min: 1, max: 64 },
-        default: Default::Value("2"),
+        default: DefaultValue::Value("2"),
         unit: "",
         help: "Factor by which an upload is smaller than the gradient",
         doc: "Each step costs one worker per group. A group has compression + 2 x adversaries + stragglers workers, at \
@@ -195,7 +198,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "job",
         key: "workers",
         kind: Kind::Integer { min: 1, max: 65_536 * 64 },
-        default: Default::Unset("12"),
+        default: DefaultValue::Unset("12"),
         unit: "workers",
         help: "Number of workers, only to be checked against the settings above",
         doc: "When set it must equal groups x (compression + 2 x adversaries + stragglers), so that a job started with \
@@ -204,8 +207,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         section: "job",
         key: "dimension",
-        kind: Kind::Integer { min: 1, max: 1 << 40 },
-        default: Default::Required("25557032"),
+        kind: Kind::Integer { min: 1, max: DIMENSION_MAX },
+        default: DefaultValue::Required("25557032"),
         unit: "numbers",
         help: "Numbers in the gradient: the parameters of the model",
         doc: "Must be the same in every worker; one with another dimension is refused when it joins.",
@@ -214,7 +217,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "job",
         key: "scale",
         kind: Kind::Factor,
-        default: Default::Value("1.0"),
+        default: DefaultValue::Value("1.0"),
         unit: "",
         help: "Factor on the update: update = scale x sum over groups",
         doc: "1.0 gives the sum of the groups' gradients; set it to 1 / groups (or 1 / samples, if workers sum over \
@@ -224,7 +227,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "job",
         key: "code",
         kind: Kind::Choice(words::<Generator>),
-        default: Default::Value("\"systematic\""),
+        default: DefaultValue::Value("\"systematic\""),
         unit: "",
         help: "The generator matrix that workers encode with",
         doc: "All correct the same number of liars; they differ in speed and rounding.",
@@ -233,7 +236,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "chunks",
         key: "width",
         kind: Kind::Integer { min: 1, max: 1 << 22 },
-        default: Default::Value("16384"),
+        default: DefaultValue::Value("16384"),
         unit: "numbers per shard",
         help: "Numbers of 4 bytes in a worker's shard of one chunk",
         doc: "A chunk is received, checked, decoded and pushed on its own. Wide chunks cost memory and latency, narrow \
@@ -243,7 +246,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "rounds",
         key: "window",
         kind: Kind::Integer { min: 2, max: 8 },
-        default: Default::Value("2"),
+        default: DefaultValue::Value("2"),
         unit: "rounds",
         help: "Rounds that may be in flight at once",
         doc: "2 lets fast workers send the next round while the update of the last one is still being pushed. Frames of \
@@ -253,7 +256,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "rounds",
         key: "deadline_ms",
         kind: Kind::Integer { min: 1, max: HOUR_MS },
-        default: Default::Value("10000"),
+        default: DefaultValue::Value("10000"),
         unit: "ms",
         help: "Time from when a round began until it ends, decoded or not",
         doc: "A round begins when adversaries + 1 workers of one group have begun it (so liars alone cannot). What is \
@@ -263,7 +266,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "rounds",
         key: "linger_ms",
         kind: Kind::Integer { min: 0, max: HOUR_MS },
-        default: Default::Value("0"),
+        default: DefaultValue::Value("0"),
         unit: "ms",
         help: "Time to wait for more shards once compression + adversaries of them agree",
         doc: "0 decides at once. As long as deadline_ms waits for every connected worker: then the last bit of a result \
@@ -273,17 +276,17 @@ pub const SETTINGS: &[Setting] = &[
         section: "verify",
         key: "tolerance",
         kind: Kind::Fraction,
-        default: Default::Value("1.7881393e-7"),
+        default: DefaultValue::Value("1.7881393e-7"),
         unit: "relative",
-        help: "Rounding error that is not held to be a lie, relative to the size of the shards",
-        doc: "The default is 3 x 2^-24, three roundings. Raise it only if honest workers that compute with different \
-              hardware or libraries are found lying: a lie below the tolerance is not seen.",
+        help: "Rounding error that is not held to be a lie, relative to the median size of a group's shards",
+        doc: "The default is 3 x 2^-24: workers of a group compute bit by bit the same. Raise it if they cannot (GPU \
+              kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen.",
     },
     Setting {
         section: "verify",
         key: "projections",
         kind: Kind::Integer { min: 1, max: 8 },
-        default: Default::Value("4"),
+        default: DefaultValue::Value("4"),
         unit: "projections",
         help: "Random projections by which shards are compared",
         doc: "An error 100 times the tolerance stays unseen with probability 8e-3, 6e-5, 4e-9 at 1, 2, 4 projections.",
@@ -292,7 +295,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "listen",
         key: "address",
         kind: Kind::Address,
-        default: Default::Value("\"127.0.0.1:7447\""),
+        default: DefaultValue::Value("\"127.0.0.1:7447\""),
         unit: "",
         help: "Address and port that workers connect to",
         doc: "Any address but a loopback one needs a token_file, or open = true.",
@@ -301,7 +304,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "listen",
         key: "token_file",
         kind: Kind::Path,
-        default: Default::Unset("\"/etc/solond/tokens\""),
+        default: DefaultValue::Unset("\"/etc/solond/tokens\""),
         unit: "",
         help: "File with the secret of each worker",
         doc: "One line per worker: its index (from 0) and its token, separated by a space; '#' begins a comment. Others \
@@ -311,7 +314,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "listen",
         key: "open",
         kind: Kind::Switch,
-        default: Default::Value("false"),
+        default: DefaultValue::Value("false"),
         unit: "",
         help: "Serve without tokens on an address that is not loopback",
         doc: "Then whoever reaches the port can be all workers at once: only for networks in which everybody is \
@@ -321,7 +324,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "listen",
         key: "handshake_ms",
         kind: Kind::Integer { min: 1, max: HOUR_MS },
-        default: Default::Value("2000"),
+        default: DefaultValue::Value("2000"),
         unit: "ms",
         help: "Time in which a new connection must have said who it is",
         doc: "From when it was accepted, however much arrives meanwhile; then it is closed.",
@@ -330,7 +333,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "listen",
         key: "connections_per_second",
         kind: Kind::Integer { min: 1, max: 1_000_000 },
-        default: Default::Value("200"),
+        default: DefaultValue::Value("200"),
         unit: "connections per second",
         help: "New connections that are looked at per second",
         doc: "More wait in the kernel's queue. At least as many as there are workers lets all join within a second.",
@@ -339,7 +342,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "listen",
         key: "write_deadline_ms",
         kind: Kind::Integer { min: 1, max: HOUR_MS },
-        default: Default::Value("2000"),
+        default: DefaultValue::Value("2000"),
         unit: "ms",
         help: "Time in which a worker must take what is pushed to it",
         doc: "A worker that reads nothing for so long is disconnected; the others never wait for it.",
@@ -348,7 +351,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "memory",
         key: "credits",
         kind: Kind::Integer { min: 2, max: 1024 },
-        default: Default::Value("8"),
+        default: DefaultValue::Value("8"),
         unit: "shards per worker",
         help: "Shards that a worker may have in flight",
         doc: "Costs workers x credits x chunks.width x 4 bytes. Enough to cover the network's round trip: bandwidth x \
@@ -358,7 +361,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "memory",
         key: "updates",
         kind: Kind::Integer { min: 1, max: 65_536 },
-        default: Default::Value("16"),
+        default: DefaultValue::Value("16"),
         unit: "chunks",
         help: "Decoded chunks that may wait to be sent",
         doc: "Each is kept until every worker has it or was disconnected. Costs updates x compression x chunks.width x 4 \
@@ -368,7 +371,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "cores",
         key: "map",
         kind: Kind::Cores,
-        default: Default::Value("\"auto\""),
+        default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "The stages that each core runs",
         doc: "One array per core, such as [[\"receive\", \"assemble\"], [\"locate\", \"decode\"], [\"push\"]]. receive, \
@@ -379,7 +382,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "cores",
         key: "pin",
         kind: Kind::Switch,
-        default: Default::Value("true"),
+        default: DefaultValue::Value("true"),
         unit: "",
         help: "Keep each thread of the map on a core of its own",
         doc: "false where other programs share the cores.",
@@ -388,7 +391,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "cores",
         key: "idle",
         kind: Kind::Choice(words::<Idle>),
-        default: Default::Value("\"auto\""),
+        default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "What a core does while there is nothing to do",
         doc: "Spinning reacts fastest and takes all of its cores; with few cores it starves the work it waits for.",
@@ -397,7 +400,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "state",
         key: "directory",
         kind: Kind::Path,
-        default: Default::Unset("\"/var/lib/solond\""),
+        default: DefaultValue::Unset("\"/var/lib/solond\""),
         unit: "",
         help: "Directory for the number and digest of the last closed round",
         doc: "With it a restarted daemon goes on counting where it stopped. When not set, it begins with round 0.",
@@ -406,7 +409,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "log",
         key: "format",
         kind: Kind::Choice(words::<LogFormat>),
-        default: Default::Value("\"text\""),
+        default: DefaultValue::Value("\"text\""),
         unit: "",
         help: "How a line of the log is written",
         doc: "\"json\" has one object per line, for a log collector.",
@@ -415,7 +418,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "log",
         key: "level",
         kind: Kind::Choice(words::<Level>),
-        default: Default::Value("\"info\""),
+        default: DefaultValue::Value("\"info\""),
         unit: "",
         help: "The least important lines that are still written",
         doc: "Every level includes those before it; \"debug\" and \"trace\" write for every round and every frame.",

@@ -5,7 +5,7 @@ use super::layers::Layers;
 use super::problem::quote;
 use super::{Config, Place, Problem, build, example_config, render};
 use crate::daemon::exit::Exit;
-use crate::daemon::settings::{Default, Kind, SETTINGS, Setting};
+use crate::daemon::settings::{DefaultValue, Kind, SETTINGS, Setting};
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
 use std::ffi::{OsStr, OsString};
@@ -212,9 +212,9 @@ static SPELLINGS: LazyLock<Vec<Spelling>> = LazyLock::new(|| {
 
 fn flag(setting: &'static Setting, spelling: &'static Spelling) -> Arg {
     let default = match setting.default {
-        Default::Value(text) => format!("[default: {}]", text.trim_matches('"')),
-        Default::Unset(_) => "[not set by default]".into(),
-        Default::Required(_) => "[required]".into(),
+        DefaultValue::Value(text) => format!("[default: {}]", text.trim_matches('"')),
+        DefaultValue::Unset(_) => "[not set by default]".into(),
+        DefaultValue::Required(_) => "[required]".into(),
     };
     let unit = if setting.unit.is_empty() { String::new() } else { format!(" ({})", setting.unit) };
     let help = format!("{}{unit} {default}", setting.help);

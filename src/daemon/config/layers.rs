@@ -3,7 +3,7 @@
 use super::nearest::nearest;
 use super::problem::{Place, Problem, quote};
 use super::value::{self, Mismatch, Value};
-use crate::daemon::settings::{Default, SETTINGS, Setting};
+use crate::daemon::settings::{DefaultValue, SETTINGS, Setting};
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::Path;
@@ -29,8 +29,8 @@ impl Layers {
     pub fn new() -> Layers {
         let entry = |setting: &'static Setting| {
             let value = match setting.default {
-                Default::Value(text) => text.parse().ok().and_then(|raw| value::read(setting, &raw).ok()),
-                Default::Unset(_) | Default::Required(_) => Some(Value::Unset),
+                DefaultValue::Value(text) => text.parse().ok().and_then(|raw| value::read(setting, &raw).ok()),
+                DefaultValue::Unset(_) | DefaultValue::Required(_) => Some(Value::Unset),
             };
             Entry { setting, value, place: Place::Default }
         };
@@ -110,7 +110,7 @@ impl Layers {
     /// Notes every setting that must be set but is not.
     pub fn require(&self, locate: impl Fn(&Setting) -> Place, path: Option<&Path>, problems: &mut Vec<Problem>) {
         for Entry { setting, value, .. } in &self.entries {
-            if let (Default::Required(_), Some(Value::Unset)) = (setting.default, value) {
+            if let (DefaultValue::Required(_), Some(Value::Unset)) = (setting.default, value) {
                 let file = path.map_or("a file given with --config".into(), |path| path.display().to_string());
                 problems.push(Problem {
                     place: locate(setting),
@@ -140,8 +140,8 @@ fn stray(name: &str, place: Place) -> Option<Problem> {
     });
     (in_a_section || known.is_some()).then(|| Problem {
         place,
-        object: name.into(),
-        found: "a variable that no setting has".into(),
+        object: "variable".into(),
+        found: "a name that no setting has".into(),
         expected: "SOLON_<SECTION>_<KEY> in capitals".into(),
         action: known
             .map_or("it is ignored: remove it".into(), |known| format!("it is ignored: did you mean {known}?")),

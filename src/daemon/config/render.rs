@@ -4,7 +4,7 @@
 use super::layers::Entry;
 use super::value::to_toml;
 use super::{Config, Rule};
-use crate::daemon::settings::{Default, Kind, SECTIONS, SETTINGS, Section, Setting};
+use crate::daemon::settings::{DefaultValue, Kind, SECTIONS, SETTINGS, Section, Setting};
 use std::fmt::Write;
 
 const WIDTH: usize = 100;
@@ -26,12 +26,12 @@ pub fn example_config() -> String {
             };
             comment(&mut page, &format!("{}. {} Takes {takes}.", setting.help, setting.doc));
             match setting.default {
-                Default::Value(text) => write_line(&mut page, format_args!("#{} = {text}", setting.key)),
-                Default::Required(text) => {
+                DefaultValue::Value(text) => write_line(&mut page, format_args!("#{} = {text}", setting.key)),
+                DefaultValue::Required(text) => {
                     comment(&mut page, "Must be set; for example:");
                     write_line(&mut page, format_args!("#{} = {text}", setting.key));
                 }
-                Default::Unset(text) => {
+                DefaultValue::Unset(text) => {
                     comment(&mut page, &format!("Not set by default; for example: {} = {text}", setting.key))
                 }
             }
@@ -49,9 +49,9 @@ pub fn settings_markdown() -> String {
         for setting in settings {
             let unit = if setting.unit.is_empty() { String::new() } else { format!(" ({})", setting.unit) };
             let default = match setting.default {
-                Default::Value(text) => format!("`{text}`"),
-                Default::Unset(_) => "not set".into(),
-                Default::Required(_) => "must be set".into(),
+                DefaultValue::Value(text) => format!("`{text}`"),
+                DefaultValue::Unset(_) => "not set".into(),
+                DefaultValue::Required(_) => "must be set".into(),
             };
             let words = match setting.kind {
                 Kind::Choice(values) => values()
@@ -103,10 +103,11 @@ pub(super) fn summary(config: &Config) -> String {
     };
     format!(
         "the configuration is right: job {:?}, {workers} workers in {groups} groups of {redundancy}, {corrects}; {} numbers \
-         in {} chunks\n",
+         in {} chunk{}\n",
         config.job.name,
         config.job.dimension,
-        config.layout().chunks()
+        config.layout().chunks(),
+        if config.layout().chunks() == 1 { "" } else { "s" }
     )
 }
 

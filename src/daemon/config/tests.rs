@@ -1,6 +1,7 @@
+mod properties;
+
 use super::*;
-use crate::daemon::settings::{Default, SETTINGS, Setting};
-use proptest::prelude::*;
+use crate::daemon::settings::{DefaultValue, SETTINGS, Setting};
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -262,28 +263,6 @@ fn all_syntax_errors_are_listed_beside_the_others() {
 }
 
 #[test]
-fn a_syntax_error_never_goes_unreported() {
-    for file in [
-        "\u{a0}",
-        "\u{b}",
-        "=",
-        "[",
-        "[[",
-        "a",
-        "x = \"\"\"",
-        "a = [[1,\n\n",
-        "\"",
-        "[job]\nmap = [\n [\n",
-        "\r",
-        "é = é",
-    ] {
-        let found = problems(file, &[], &[]);
-        assert!(found.iter().any(|problem| problem.object == "syntax"), "{file:?} {found:?}");
-        assert!(found.iter().all(|problem| problem.object != "job.dimension"), "{file:?} {found:?}");
-    }
-}
-
-#[test]
 fn a_setting_outside_its_section_is_sent_home() {
     assert!(problem("groups = 2\njob.dimension = 1\n").contains("\"groups\" = 2 outside of a section"));
     assert!(problem("groups = 2\njob.dimension = 1\n").ends_with("it belongs under [job]"));
@@ -438,7 +417,7 @@ fn the_example_file_means_the_defaults() {
     // With the '#' of each setting removed all defaults stand there, and the example of what must be set.
     let bare = |line: &str| SETTINGS.iter().any(|setting| line.starts_with(&format!("#{} = ", setting.key)));
     let full: Vec<&str> = example.lines().map(|line| if bare(line) { &line[1..] } else { line }).collect();
-    let set = SETTINGS.iter().filter(|setting| !matches!(setting.default, Default::Unset(_))).count();
+    let set = SETTINGS.iter().filter(|setting| !matches!(setting.default, DefaultValue::Unset(_))).count();
     assert_eq!(full.iter().filter(|line| !line.starts_with(['#', '[']) && !line.is_empty()).count(), set);
     assert_eq!(config(&full.join("\n")), loaded(LEAST, &[], &["--job-dimension", "25557032"]).config);
 }
@@ -446,7 +425,7 @@ fn the_example_file_means_the_defaults() {
 #[test]
 fn every_example_in_the_table_is_allowed() {
     for setting in SETTINGS {
-        if let Default::Unset(text) | Default::Required(text) = setting.default {
+        if let DefaultValue::Unset(text) | DefaultValue::Required(text) = setting.default {
             loaded(&format!("{} = {text}\n#", setting.name()), &[("SOLON_JOB_DIMENSION", "5")], &[]);
         }
     }
@@ -489,49 +468,4 @@ fn help_and_markdown_have_every_setting() {
     assert!(
         page.lines().filter(|line| line.starts_with('|')).all(|line| line.replace("\\|", "").matches('|').count() == 5)
     );
-}
-
-proptest! {
-    #[test]
-    fn no_text_makes_it_panic(file in "\\PC*", flag in "\\PC*", env in "\\PC*") {
-        let _ = request(&file, &[("SOLON_CORES_MAP", &env), (&env, &flag)], &["--job-scale", &flag, "--job-name", &flag]);
-    }
-
-    #[test]
-    fn no_toml_makes_it_panic(lines in proptest::collection::vec(
-        prop_oneof![
-            "\\[{0,2}(job|chunks|rounds|cores|listen|log)?(\\.[a-z]{1,3})?\\]{0,2}",
-            "(job\\.)?(name|rule|groups|workers|adversaries|dimension|window|map|address|open) ?= ?(-?[0-9]{1,20}|true|\"[a-z\"é]*\"|\\[{1,3}\"?(push|locate)?\"?,?\\]{0,3}|\\{[a-z=1]*\\}|1979-05-27|1e[0-9]{1,3})",
-            "\\PC{0,12}",
-            "[\\[\\]{}\"'=#., \\t\\r\u{0}a]{0,8}",
-        ], 0..12)) {
-        let file = lines.join("\n") + "\n";
-        match request(&file, &[], &[]) {
-            Err(Refusal::Wrong { problems, .. }) => {
-                prop_assert!(!problems.is_empty());
-                for problem in &problems {
-                    if let Place::File { line, .. } = problem.place {
-                        prop_assert!(line <= 1 + file.matches('\n').count());
-                    }
-                }
-            }
-            Err(Refusal::Usage(error)) => prop_assert!(false, "{error}"),
-            Ok(_) => {}
-        }
-    }
-
-    #[test]
-    fn any_settings_are_served_or_refused_with_a_reason(
-        groups in 0u32..100, adversaries in 0u32..40, stragglers in 0u32..70, compression in 0u32..70, workers in 0u32..4000,
-    ) {
-        let file = format!(
-            "[job]\ndimension = 9\ngroups = {groups}\nadversaries = {adversaries}\nstragglers = {stragglers}\n\
-             compression = {compression}\nworkers = {workers}\n"
-        );
-        match request(&file, &[], &[]) {
-            Ok(Request::Serve(loaded)) => prop_assert_eq!(loaded.config.job.parameters.workers(), workers as usize),
-            Err(Refusal::Wrong { problems, .. }) => prop_assert!(!problems.is_empty()),
-            other => prop_assert!(false, "{:?}", other),
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use super::nearest::nearest;
 use super::problem::quote;
 use super::{CoreMap, Stage};
-use crate::daemon::settings::{Default, Kind, Setting};
+use crate::daemon::settings::{DefaultValue, Kind, Setting};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ pub(super) fn from_text(setting: &Setting, text: &str) -> toml::Value {
 
 /// Checks `raw` against the row of its setting. An empty text means that nothing is set, where that is allowed.
 pub(super) fn read(setting: &Setting, raw: &toml::Value) -> Result<Value, Vec<Mismatch>> {
-    if raw.as_str() == Some("") && matches!(setting.default, Default::Unset(_)) {
+    if raw.as_str() == Some("") && matches!(setting.default, DefaultValue::Unset(_)) {
         return Ok(Value::Unset);
     }
     let one = match setting.kind {
@@ -77,7 +77,7 @@ pub(super) fn read(setting: &Setting, raw: &toml::Value) -> Result<Value, Vec<Mi
 
 /// What to do when there is nothing more exact to be said.
 pub(super) fn in_the_file(setting: &Setting) -> String {
-    let (Default::Value(text) | Default::Unset(text) | Default::Required(text)) = setting.default;
+    let (DefaultValue::Value(text) | DefaultValue::Unset(text) | DefaultValue::Required(text)) = setting.default;
     format!("write it like {} = {text}", setting.key)
 }
 
