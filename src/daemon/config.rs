@@ -1,0 +1,268 @@
+//! The configuration of `solond`: what the file, the environment and the flags say together.
+//!
+//! ```text
+//!  defaults ─┐
+//!  file ─────┤ later wins   ┌─ each value against its row ─┐   what must hold together   ┌──────────┐
+//!  SOLON_* ──┼────────────► │ settings table               ├──────────────────────────► │ Config   │
+//!  flags ────┘              └──────────────┬───────────────┘             │              └──────────┘
+//!                                          └──────── Vec<Problem> ◄──────┘
+//! ```
+//!
+//! Nothing stops at the first problem: all of them are listed, each with where it stands, what was found, what was
+//! expected and what to do. Whoever holds a [`Config`] need not check it again.
+
+mod build;
+mod command;
+mod file;
+mod layers;
+mod nearest;
+mod problem;
+mod render;
+mod value;
+
+pub use command::{Loaded, Refusal, Request, command, load};
+pub use problem::{Place, Problem};
+pub use render::{example_config, settings_markdown};
+
+use crate::code::{Layout, Parameters, ROWS_MAX};
+use clap::ValueEnum;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// All that an operator decides, checked. The docs of each field are in the [table](super::settings::SETTINGS).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[job]`.
+    pub job: Job,
+    /// `[chunks]`.
+    pub chunks: Chunks,
+    /// `[rounds]`.
+    pub rounds: Rounds,
+    /// `[verify]`.
+    pub verify: Verify,
+    /// `[listen]`.
+    pub listen: Listen,
+    /// `[memory]`.
+    pub memory: Memory,
+    /// `[cores]`.
+    pub cores: Cores,
+    /// `[state]`.
+    pub state: State,
+    /// `[log]`.
+    pub log: Log,
+}
+
+impl Config {
+    /// How the gradient is cut.
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.job.dimension, self.job.parameters.compression(), self.chunks.width)
+    }
+}
+
+/// What is aggregated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// The job's name.
+    pub name: String,
+    /// How uploads become an update.
+    pub rule: Rule,
+    /// Groups, adversaries, stragglers and compression; with [`Rule::Mean`] one worker per group.
+    pub parameters: Parameters,
+    /// Numbers in the gradient, at least 1.
+    pub dimension: usize,
+    /// Factor on the sum over groups; finite and not 0.
+    pub scale: f32,
+    /// The generator matrix.
+    pub code: Generator,
+}
+
+/// How the gradient is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chunks {
+    /// Numbers per shard of one chunk, at least 1.
+    pub width: usize,
+}
+
+/// How rounds pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rounds {
+    /// Rounds in flight, 2 to 8.
+    pub window: usize,
+    /// From when s + 1 workers of one group have begun a round until it ends.
+    pub deadline: Duration,
+    /// How long to wait for more shards once r_c + s agree; at most `deadline`.
+    pub linger: Duration,
+}
+
+/// When shards agree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verify {
+    /// Relative rounding error that is no lie; above 0 and below 1.
+    pub tolerance: f32,
+    /// Random projections, 1 to 8.
+    pub projections: usize,
+}
+
+/// Where workers connect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    /// The address to listen on.
+    pub address: SocketAddr,
+    /// Who may connect.
+    pub admission: Admission,
+    /// How long a connection may take to say who it is.
+    pub handshake: Duration,
+    /// New connections looked at per second, at least 1.
+    pub connections_per_second: u32,
+    /// How long a worker may take to read what is pushed.
+    pub write_deadline: Duration,
+}
+
+/// Who may connect as which worker: `listen.token_file` and `listen.open`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Whoever knows the worker's token, which stands in this file.
+    Tokens(PathBuf),
+    /// Everybody on this machine: the address is loopback.
+    Loopback,
+    /// Everybody who reaches the port: asked for by name.
+    Open,
+}
+
+/// How much is in flight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    /// Shards in flight per worker, 2 to 1024.
+    pub credits: usize,
+    /// Slots for decoded chunks, at least 1.
+    pub updates: usize,
+}
+
+/// What runs where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cores {
+    /// Which stages a core runs.
+    pub map: CoreMap,
+    /// Is each thread kept on a core of its own?
+    pub pin: bool,
+    /// What a core does while there is nothing to do.
+    pub idle: Idle,
+}
+
+/// Which stages a core runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CoreMap {
+    /// To be chosen by the number of cores.
+    Auto,
+    /// The stages of each core: receive, assemble and push once in all, locate and decode equally often, none twice on
+    /// one core, no core without any.
+    Fixed(Vec<Vec<Stage>>),
+}
+
+/// What survives a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Where the last closed round is kept, if anywhere.
+    pub directory: Option<PathBuf>,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// How a line is written.
+    pub format: LogFormat,
+    /// The least important level that is written.
+    pub level: Level,
+}
+
+/// How uploads become an update. The line of each word is its help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rule {
+    /// Correct liars exactly
+    Solon,
+    /// Plain average without any check
+    Mean,
+}
+
+/// The generator matrix that workers encode with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Generator {
+    /// Some workers send slices as they are: without lies decoding is a copy
+    Systematic,
+    /// Every worker sends a mixture of all slices
+    Dense,
+    /// The polynomial code of the paper, for comparison
+    Polynomial,
+}
+
+/// What a core does while there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Idle {
+    /// Park with few cores, spin with enough
+    Auto,
+    /// Sleep until the kernel reports something
+    Park,
+    /// Let others run, then look again
+    Yield,
+    /// Look again at once
+    Spin,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Level {
+    /// Something failed
+    Error,
+    /// Something needs attention
+    Warn,
+    /// Something changed
+    Info,
+    /// Every round
+    Debug,
+    /// Every frame
+    Trace,
+}
+
+/// A stage of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Bytes become checked shards
+    Receive,
+    /// Shards become words
+    Assemble,
+    /// Words are compared: who lied
+    Locate,
+    /// Words become updates
+    Decode,
+    /// Updates go to the workers
+    Push,
+}
+
+impl Stage {
+    /// Every stage, in the order of the flow.
+    pub const ALL: [Stage; 5] = [Stage::Receive, Stage::Assemble, Stage::Locate, Stage::Decode, Stage::Push];
+
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Receive => "receive",
+            Stage::Assemble => "assemble",
+            Stage::Locate => "locate",
+            Stage::Decode => "decode",
+            Stage::Push => "push",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! From single values, each allowed by itself, to a [`Config`] in which they fit together.
+
+use super::layers::{Entry, Layers};
+use super::problem::{Place, Problem};
+use super::value::Value;
+use super::*;
+
+/// The configuration; `None` if a value is missing, not allowed, or does not fit to the others, all of which is then in
+/// `problems`.
+pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Config> {
+    // Each part is built even if another one fails, so that all of them report.
+    let job = job(layers, problems);
+    let rounds = rounds(layers, problems);
+    let listen = listen(layers, problems);
+    Some(Config {
+        job: job?,
+        chunks: Chunks { width: layers.count("chunks.width")? },
+        rounds: rounds?,
+        verify: Verify {
+            tolerance: layers.real("verify.tolerance")?,
+            projections: layers.count("verify.projections")?,
+        },
+        listen: listen?,
+        memory: Memory { credits: layers.count("memory.credits")?, updates: layers.count("memory.updates")? },
+        cores: Cores {
+            map: layers.map("cores.map")?,
+            pin: layers.switch("cores.pin")?,
+            idle: layers.choice("cores.idle")?,
+        },
+        state: State { directory: layers.optional_path("state.directory")? },
+        log: Log { format: layers.choice("log.format")?, level: layers.choice("log.level")? },
+    })
+}
+
+fn job(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Job> {
+    let rule: Rule = layers.choice("job.rule")?;
+    let groups = layers.count("job.groups")?;
+    let adversaries = layers.count("job.adversaries")?;
+    let stragglers = layers.count("job.stragglers")?;
+    let compression = layers.count("job.compression")?;
+    let before = problems.len();
+    if rule == Rule::Mean {
+        for (name, value, only) in [
+            ("job.adversaries", adversaries, 0),
+            ("job.stragglers", stragglers, 0),
+            ("job.compression", compression, 1),
+        ] {
+            if value != only {
+                problems.push(Problem {
+                    place: layers.place_of(&[name, "job.rule"]),
+                    object: name.into(),
+                    found: format!("{} with {}", layers.shown(name), layers.shown("job.rule")),
+                    expected: format!("{only}, as a mean corrects and compresses nothing"),
+                    action: format!("set {name} = {only}, or job.rule = \"solon\""),
+                });
+            }
+        }
+    }
+    if problems.len() > before {
+        return None;
+    }
+    let Ok(parameters) = Parameters::new(groups, adversaries, stragglers, compression) else {
+        let names = ["job.compression", "job.adversaries", "job.stragglers"];
+        let shown: Vec<String> = names.iter().map(|name| layers.shown(name)).collect();
+        problems.push(Problem {
+            place: layers.place_of(&names),
+            object: "job".into(),
+            found: format!(
+                "a group of {} workers (compression + 2 x adversaries + stragglers: {})",
+                compression + 2 * adversaries + stragglers,
+                shown.join(", ")
+            ),
+            expected: format!("at most {ROWS_MAX} workers in a group"),
+            action: "lower one of the three and, for more workers, raise job.groups".into(),
+        });
+        return None;
+    };
+    check_workers(layers, &parameters, problems)?;
+    Some(Job {
+        name: layers.text("job.name")?,
+        rule,
+        parameters,
+        dimension: layers.count("job.dimension")?,
+        scale: layers.real("job.scale")?,
+        code: layers.choice("job.code")?,
+    })
+}
+
+/// If the number of workers is given, it must be the one that the code has; otherwise the nearest that work are named.
+fn check_workers(layers: &Layers, parameters: &Parameters, problems: &mut Vec<Problem>) -> Option<()> {
+    let workers = match layers.value("job.workers")? {
+        Value::Unset => return Some(()),
+        _ => layers.count("job.workers")?,
+    };
+    if workers == parameters.workers() {
+        return Some(());
+    }
+    let (groups, redundancy) = (parameters.groups(), parameters.redundancy());
+    let sum = format!(
+        "(compression {} + 2 x adversaries {} + stragglers {})",
+        parameters.compression(),
+        parameters.adversaries(),
+        parameters.stragglers()
+    );
+    let with_groups = |groups: usize| format!("{} workers (job.groups = {groups})", groups * redundancy);
+    let below = workers / redundancy;
+    let nearest = match (workers % redundancy, below) {
+        (0, _) => format!("set job.groups = {below}"),
+        (_, 0) => format!("the nearest count that works is {}", with_groups(1)),
+        _ => format!("the nearest counts that work are {} and {}", with_groups(below), with_groups(below + 1)),
+    };
+    // The same groups also fill up if each of them tolerates more absentees.
+    let spare = (workers % groups == 0).then(|| (workers / groups).checked_sub(redundancy - parameters.stragglers()));
+    let stragglers = match spare.flatten() {
+        Some(stragglers) if redundancy - parameters.stragglers() + stragglers <= ROWS_MAX => {
+            format!(", or keep {workers} with job.stragglers = {stragglers}")
+        }
+        _ => String::new(),
+    };
+    problems.push(Problem {
+        place: layers.place_of(&["job.workers"]),
+        object: "job.workers".into(),
+        found: workers.to_string(),
+        expected: format!("{} = groups {groups} x {redundancy} {sum}", parameters.workers()),
+        action: nearest + &stragglers,
+    });
+    None
+}
+
+fn rounds(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Rounds> {
+    let deadline = layers.duration("rounds.deadline_ms")?;
+    let linger = layers.duration("rounds.linger_ms")?;
+    if linger > deadline {
+        problems.push(Problem {
+            place: layers.place_of(&["rounds.deadline_ms", "rounds.linger_ms"]),
+            object: "rounds.linger_ms".into(),
+            found: layers.shown("rounds.linger_ms"),
+            expected: format!("at most {}", layers.shown("rounds.deadline_ms")),
+            action: format!("set rounds.linger_ms = {} to wait for every worker", deadline.as_millis()),
+        });
+        return None;
+    }
+    Some(Rounds { window: layers.count("rounds.window")?, deadline, linger })
+}
+
+fn listen(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Listen> {
+    let Value::Address(address) = *layers.value("listen.address")? else { return None };
+    let token_file = layers.optional_path("listen.token_file")?;
+    let open = layers.switch("listen.open")?;
+    let admission = match (token_file, open) {
+        (Some(file), false) => Admission::Tokens(file),
+        (None, _) if address.ip().to_canonical().is_loopback() => Admission::Loopback,
+        (None, true) => Admission::Open,
+        (None, false) => {
+            problems.push(Problem {
+                place: layers.place_of(&["listen.address"]),
+                object: "listen.address".into(),
+                found: format!("{address}, which others can reach, without tokens"),
+                expected: "a loopback address, or a token file".into(),
+                action: "set listen.token_file, or listen.open = true if everybody on that network is trusted".into(),
+            });
+            return None;
+        }
+        (Some(_), true) => {
+            problems.push(Problem {
+                place: layers.place_of(&["listen.open", "listen.token_file"]),
+                object: "listen.open".into(),
+                found: format!("{} with {}", layers.shown("listen.open"), layers.shown("listen.token_file")),
+                expected: "one of them: tokens are asked for, or they are not".into(),
+                action: "remove listen.open to ask for tokens".into(),
+            });
+            return None;
+        }
+    };
+    Some(Listen {
+        address,
+        admission,
+        handshake: layers.duration("listen.handshake_ms")?,
+        connections_per_second: u32::try_from(layers.count("listen.connections_per_second")?).ok()?,
+        write_deadline: layers.duration("listen.write_deadline_ms")?,
+    })
+}
+
+/// Values by name and type. All are `None` for a value that is missing or was not allowed, which is then already among
+/// the problems; and for a name or type that the table does not have, which a test excludes.
+impl Layers {
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.entry(name)?.value.as_ref()
+    }
+
+    fn count(&self, name: &str) -> Option<usize> {
+        if let Value::Integer(number) = self.value(name)? { usize::try_from(*number).ok() } else { None }
+    }
+
+    fn duration(&self, name: &str) -> Option<Duration> {
+        if let Value::Integer(number) = self.value(name)? { Some(Duration::from_millis(*number)) } else { None }
+    }
+
+    fn real(&self, name: &str) -> Option<f32> {
+        if let Value::Real(number) = self.value(name)? { Some(*number) } else { None }
+    }
+
+    fn switch(&self, name: &str) -> Option<bool> {
+        if let Value::Switch(on) = self.value(name)? { Some(*on) } else { None }
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        if let Value::Text(text) = self.value(name)? { Some(text.clone()) } else { None }
+    }
+
+    fn choice<T: ValueEnum>(&self, name: &str) -> Option<T> {
+        T::from_str(&self.text(name)?, false).ok()
+    }
+
+    fn map(&self, name: &str) -> Option<CoreMap> {
+        if let Value::Cores(map) = self.value(name)? { Some(map.clone()) } else { None }
+    }
+
+    fn optional_path(&self, name: &str) -> Option<Option<PathBuf>> {
+        match self.value(name)? {
+            Value::Path(path) => Some(Some(path.clone())),
+            Value::Unset => Some(None),
+            _ => None,
+        }
+    }
+
+    /// `name = value (where it comes from)`, for messages.
+    fn shown(&self, name: &str) -> String {
+        let entry = self.entry(name);
+        let value = entry.and_then(|entry| super::value::to_toml(entry.value.as_ref()?));
+        let place = entry.map_or(Place::Default, |entry| entry.place.clone());
+        format!("{name} = {} ({place})", value.unwrap_or_default())
+    }
+
+    /// The place of whichever of the settings was set last.
+    fn place_of(&self, names: &[&str]) -> Place {
+        let places = names.iter().filter_map(|name| self.entry(name)).map(|entry: &Entry| entry.place.clone());
+        places.max().unwrap_or(Place::Default)
+    }
+}

@@ -1,0 +1,445 @@
+//! The table of settings of `solond`.
+//!
+//! A setting `key` of `[section]` has one row here. From the rows come its line in the file, its flag `--section-key`,
+//! its environment variable `SOLON_SECTION_KEY`, all help, the example file, the docs page and the checks of its type
+//! and range. What several settings must satisfy together is in `config/build.rs`.
+
+use super::config::{Generator, Idle, Level, LogFormat, Rule};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
+/// A part of the configuration file.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// What stands between the brackets.
+    pub name: &'static str,
+    /// What its settings are about.
+    pub help: &'static str,
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The section it stands in.
+    pub section: &'static str,
+    /// Its key in the section.
+    pub key: &'static str,
+    /// Which values it takes.
+    pub kind: Kind,
+    /// What holds when nobody sets it.
+    pub default: DefaultValue,
+    /// What its number counts; empty where there is nothing to count.
+    pub unit: &'static str,
+    /// One line: what it is.
+    pub help: &'static str,
+    /// More: how to choose it.
+    pub doc: &'static str,
+}
+
+/// The values a setting takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// 1 to 64 characters of `[a-z0-9._-]`.
+    Name,
+    /// A whole number in a range, both ends included.
+    Integer {
+        /// The least.
+        min: u64,
+        /// The greatest.
+        max: u64,
+    },
+    /// A number that is finite and not 0 as an `f32`.
+    Factor,
+    /// A number above 0 and below 1, as an `f32` too.
+    Fraction,
+    /// `true` or `false`.
+    Switch,
+    /// One of a few words.
+    Choice(fn() -> Vec<PossibleValue>),
+    /// An IP address and a port.
+    Address,
+    /// The name of a file or directory.
+    Path,
+    /// Which stages run on which core.
+    Cores,
+}
+
+/// What holds when nobody sets a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// This value, written as in the file.
+    Value(&'static str),
+    /// Nothing; what is meant by that is in its docs. The text is an example, written as in the file.
+    Unset(&'static str),
+    /// It must be set. The text is an example, written as in the file.
+    Required(&'static str),
+}
+
+impl Setting {
+    /// `section.key`: how messages call it.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+
+    /// `SOLON_SECTION_KEY`: its environment variable.
+    pub fn environment(&self) -> String {
+        format!("SOLON_{}_{}", self.section, self.key).to_uppercase()
+    }
+
+    /// `section-key`: its flag, without the two dashes.
+    pub fn flag(&self) -> String {
+        format!("{}-{}", self.section, self.key).replace('_', "-")
+    }
+}
+
+impl Kind {
+    /// The values it takes, in words: `an integer from 1 to 64`.
+    pub fn expects(&self) -> String {
+        match self {
+            Kind::Name => "a name of 1 to 64 characters out of a-z, 0-9, '.', '_' and '-'".into(),
+            Kind::Integer { min, max } => format!("an integer from {min} to {max}"),
+            Kind::Factor => "a number other than 0 that fits into 32-bit floating point".into(),
+            Kind::Fraction => "a number above 0 and below 1".into(),
+            Kind::Switch => "true or false".into(),
+            Kind::Choice(values) => {
+                let words: Vec<String> = values().iter().map(|value| format!("\"{}\"", value.get_name())).collect();
+                words.join(" or ")
+            }
+            Kind::Address => "an IP address and a port, such as \"0.0.0.0:7447\" or \"[::]:7447\"".into(),
+            Kind::Path => "a path".into(),
+            Kind::Cores => "\"auto\" or an array with one array of stage names per core".into(),
+        }
+    }
+}
+
+fn words<T: ValueEnum>() -> Vec<PossibleValue> {
+    T::value_variants().iter().filter_map(T::to_possible_value).collect()
+}
+
+/// All sections, in the order of the file.
+pub const SECTIONS: &[Section] = &[
+    Section { name: "job", help: "What is aggregated, and how many lying and slow workers it withstands." },
+    Section { name: "chunks", help: "How the gradient is cut into code words." },
+    Section { name: "rounds", help: "How long a round lasts and how many overlap." },
+    Section { name: "verify", help: "When shards are held to agree." },
+    Section { name: "listen", help: "Where workers connect, and who may." },
+    Section { name: "memory", help: "How much is in flight; all memory is taken at the start." },
+    Section { name: "cores", help: "Which stage runs on which core." },
+    Section { name: "state", help: "What survives a restart." },
+    Section { name: "log", help: "What is written to standard error." },
+];
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// A gradient of 4 TiB, or what can be counted in memory; every product of sizes stays far from overflow.
+const DIMENSION_MAX: u64 = if usize::BITS > 40 { 1 << 40 } else { 1 << 28 };
+
+/// All settings, section by section in the order of [`SECTIONS`].
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        section: "job",
+        key: "name",
+        kind: Kind::Name,
+        default: DefaultValue::Value("\"default\""),
+        unit: "",
+        help: "Name of the training job",
+        doc: "A worker says which job it wants to join and is refused by a daemon of another one.",
+    },
+    Setting {
+        section: "job",
+        key: "rule",
+        kind: Kind::Choice(words::<Rule>),
+        default: DefaultValue::Value("\"solon\""),
+        unit: "",
+        help: "How the workers' uploads become one update",
+        doc: "\"mean\" believes every worker and is there to compare with: each worker is a group of its own, so \
+              adversaries and stragglers must be 0 and compression 1.",
+    },
+    Setting {
+        section: "job",
+        key: "groups",
+        kind: Kind::Integer { min: 1, max: 65_536 },
+        default: DefaultValue::Value("2"),
+        unit: "groups",
+        help: "Groups of workers; all workers of a group compute the same gradient",
+        doc: "The batch is divided among the groups. More groups mean more data per round, not more protection. The job \
+              has groups x (compression + 2 x adversaries + stragglers) workers.",
+    },
+    Setting {
+        section: "job",
+        key: "adversaries",
+        kind: Kind::Integer { min: 0, max: 31 },
+        default: DefaultValue::Value("2"),
+        unit: "workers per group",
+        help: "Lying workers per group that are corrected exactly",
+        doc: "Each costs two workers per group. With more liars than this in a group its rounds become undecodable.",
+    },
+    Setting {
+        section: "job",
+        key: "stragglers",
+        kind: Kind::Integer { min: 0, max: 63 },
+        default: DefaultValue::Value("0"),
+        unit: "workers per group",
+        help: "Absent or late workers per group that a round does not wait for, beside the liars",
+        doc: "Each costs one worker per group. A worker that is absent but not provided for here takes the place of half \
+              a liar.",
+    },
+    Setting {
+        section: "job",
+        key: "compression",
+        kind: Kind::Integer { min: 1, max: 64 },
+        default: DefaultValue::Value("2"),
+        unit: "",
+        help: "Factor by which an upload is smaller than the gradient",
+        doc: "Each step costs one worker per group. A group has compression + 2 x adversaries + stragglers workers, at \
+              most 64.",
+    },
+    Setting {
+        section: "job",
+        key: "workers",
+        kind: Kind::Integer { min: 1, max: 65_536 * 64 },
+        default: DefaultValue::Unset("12"),
+        unit: "workers",
+        help: "Number of workers, only to be checked against the settings above",
+        doc: "When set it must equal groups x (compression + 2 x adversaries + stragglers), so that a job started with \
+              another number of processes fails here and not in its first round.",
+    },
+    Setting {
+        section: "job",
+        key: "dimension",
+        kind: Kind::Integer { min: 1, max: DIMENSION_MAX },
+        default: DefaultValue::Required("25557032"),
+        unit: "numbers",
+        help: "Numbers in the gradient: the parameters of the model",
+        doc: "Must be the same in every worker; one with another dimension is refused when it joins.",
+    },
+    Setting {
+        section: "job",
+        key: "scale",
+        kind: Kind::Factor,
+        default: DefaultValue::Value("1.0"),
+        unit: "",
+        help: "Factor on the update: update = scale x sum over groups",
+        doc: "1.0 gives the sum of the groups' gradients; set it to 1 / groups (or 1 / samples, if workers sum over \
+              samples) for a mean.",
+    },
+    Setting {
+        section: "job",
+        key: "code",
+        kind: Kind::Choice(words::<Generator>),
+        default: DefaultValue::Value("\"systematic\""),
+        unit: "",
+        help: "The generator matrix that workers encode with",
+        doc: "All correct the same number of liars; they differ in speed and rounding.",
+    },
+    Setting {
+        section: "chunks",
+        key: "width",
+        kind: Kind::Integer { min: 1, max: 1 << 22 },
+        default: DefaultValue::Value("16384"),
+        unit: "numbers per shard",
+        help: "Numbers of 4 bytes in a worker's shard of one chunk",
+        doc: "A chunk is received, checked, decoded and pushed on its own. Wide chunks cost memory and latency, narrow \
+              ones cost headers and checks; 64 KiB (16384) keeps a group's shards in the cache.",
+    },
+    Setting {
+        section: "rounds",
+        key: "window",
+        kind: Kind::Integer { min: 2, max: 8 },
+        default: DefaultValue::Value("2"),
+        unit: "rounds",
+        help: "Rounds that may be in flight at once",
+        doc: "2 lets fast workers send the next round while the update of the last one is still being pushed. Frames of \
+              later rounds are refused.",
+    },
+    Setting {
+        section: "rounds",
+        key: "deadline_ms",
+        kind: Kind::Integer { min: 1, max: HOUR_MS },
+        default: DefaultValue::Value("10000"),
+        unit: "ms",
+        help: "Time from when a round began until it ends, decoded or not",
+        doc: "A round begins when adversaries + 1 workers of one group have begun it (so liars alone cannot). What is \
+              not decoded by then is undecodable, and the job goes on with the next round.",
+    },
+    Setting {
+        section: "rounds",
+        key: "linger_ms",
+        kind: Kind::Integer { min: 0, max: HOUR_MS },
+        default: DefaultValue::Value("0"),
+        unit: "ms",
+        help: "Time to wait for more shards once compression + adversaries of them agree",
+        doc: "0 decides at once. As long as deadline_ms waits for every connected worker: then the last bit of a result \
+              does not depend on the order in which shards arrive, and every liar is named.",
+    },
+    Setting {
+        section: "verify",
+        key: "tolerance",
+        kind: Kind::Fraction,
+        default: DefaultValue::Value("1.7881393e-7"),
+        unit: "relative",
+        help: "Rounding error that is not held to be a lie, relative to the median size of a group's shards",
+        doc: "The default is 3 x 2^-24: workers of a group compute bit by bit the same. Raise it if they cannot (GPU \
+              kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen.",
+    },
+    Setting {
+        section: "verify",
+        key: "projections",
+        kind: Kind::Integer { min: 1, max: 8 },
+        default: DefaultValue::Value("4"),
+        unit: "projections",
+        help: "Random projections by which shards are compared",
+        doc: "An error 100 times the tolerance stays unseen with probability 8e-3, 6e-5, 4e-9 at 1, 2, 4 projections.",
+    },
+    Setting {
+        section: "listen",
+        key: "address",
+        kind: Kind::Address,
+        default: DefaultValue::Value("\"127.0.0.1:7447\""),
+        unit: "",
+        help: "Address and port that workers connect to",
+        doc: "Any address but a loopback one needs a token_file, or open = true.",
+    },
+    Setting {
+        section: "listen",
+        key: "token_file",
+        kind: Kind::Path,
+        default: DefaultValue::Unset("\"/etc/solond/tokens\""),
+        unit: "",
+        help: "File with the secret of each worker",
+        doc: "One line per worker: its index (from 0) and its token, separated by a space; '#' begins a comment. Others \
+              must not be able to read it. When not set, every connection may be any worker.",
+    },
+    Setting {
+        section: "listen",
+        key: "open",
+        kind: Kind::Switch,
+        default: DefaultValue::Value("false"),
+        unit: "",
+        help: "Serve without tokens on an address that is not loopback",
+        doc: "Then whoever reaches the port can be all workers at once: only for networks in which everybody is \
+              trusted. Contradicts a token_file.",
+    },
+    Setting {
+        section: "listen",
+        key: "handshake_ms",
+        kind: Kind::Integer { min: 1, max: HOUR_MS },
+        default: DefaultValue::Value("2000"),
+        unit: "ms",
+        help: "Time in which a new connection must have said who it is",
+        doc: "From when it was accepted, however much arrives meanwhile; then it is closed.",
+    },
+    Setting {
+        section: "listen",
+        key: "connections_per_second",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        default: DefaultValue::Value("200"),
+        unit: "connections per second",
+        help: "New connections that are looked at per second",
+        doc: "More wait in the kernel's queue. At least as many as there are workers lets all join within a second.",
+    },
+    Setting {
+        section: "listen",
+        key: "write_deadline_ms",
+        kind: Kind::Integer { min: 1, max: HOUR_MS },
+        default: DefaultValue::Value("2000"),
+        unit: "ms",
+        help: "Time in which a worker must take what is pushed to it",
+        doc: "A worker that reads nothing for so long is disconnected; the others never wait for it.",
+    },
+    Setting {
+        section: "memory",
+        key: "credits",
+        kind: Kind::Integer { min: 2, max: 1024 },
+        default: DefaultValue::Value("8"),
+        unit: "shards per worker",
+        help: "Shards that a worker may have in flight",
+        doc: "Costs workers x credits x chunks.width x 4 bytes. Enough to cover the network's round trip: bandwidth x \
+              delay / shard size.",
+    },
+    Setting {
+        section: "memory",
+        key: "updates",
+        kind: Kind::Integer { min: 1, max: 65_536 },
+        default: DefaultValue::Value("16"),
+        unit: "chunks",
+        help: "Decoded chunks that may wait to be sent",
+        doc: "Each is kept until every worker has it or was disconnected. Costs updates x compression x chunks.width x 4 \
+              bytes.",
+    },
+    Setting {
+        section: "cores",
+        key: "map",
+        kind: Kind::Cores,
+        default: DefaultValue::Value("\"auto\""),
+        unit: "",
+        help: "The stages that each core runs",
+        doc: "One array per core, such as [[\"receive\", \"assemble\"], [\"locate\", \"decode\"], [\"push\"]]. receive, \
+              assemble and push stand exactly once; locate and decode once or, to run on several cores, equally often \
+              and once per core. \"auto\" chooses by the number of cores.",
+    },
+    Setting {
+        section: "cores",
+        key: "pin",
+        kind: Kind::Switch,
+        default: DefaultValue::Value("true"),
+        unit: "",
+        help: "Keep each thread of the map on a core of its own",
+        doc: "false where other programs share the cores.",
+    },
+    Setting {
+        section: "cores",
+        key: "idle",
+        kind: Kind::Choice(words::<Idle>),
+        default: DefaultValue::Value("\"auto\""),
+        unit: "",
+        help: "What a core does while there is nothing to do",
+        doc: "Spinning reacts fastest and takes all of its cores; with few cores it starves the work it waits for.",
+    },
+    Setting {
+        section: "state",
+        key: "directory",
+        kind: Kind::Path,
+        default: DefaultValue::Unset("\"/var/lib/solond\""),
+        unit: "",
+        help: "Directory for the number and digest of the last closed round",
+        doc: "With it a restarted daemon goes on counting where it stopped. When not set, it begins with round 0.",
+    },
+    Setting {
+        section: "log",
+        key: "format",
+        kind: Kind::Choice(words::<LogFormat>),
+        default: DefaultValue::Value("\"text\""),
+        unit: "",
+        help: "How a line of the log is written",
+        doc: "\"json\" has one object per line, for a log collector.",
+    },
+    Setting {
+        section: "log",
+        key: "level",
+        kind: Kind::Choice(words::<Level>),
+        default: DefaultValue::Value("\"info\""),
+        unit: "",
+        help: "The least important lines that are still written",
+        doc: "Every level includes those before it; \"debug\" and \"trace\" write for every round and every frame.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_setting_has_its_own_flag_and_variable() {
+        assert_eq!(SETTINGS.iter().map(Setting::flag).collect::<HashSet<_>>().len(), SETTINGS.len());
+        assert_eq!(SETTINGS.iter().map(Setting::environment).collect::<HashSet<_>>().len(), SETTINGS.len());
+    }
+
+    #[test]
+    fn settings_stand_in_the_order_of_the_sections() {
+        let mut order: Vec<&str> = SETTINGS.iter().map(|setting| setting.section).collect();
+        order.dedup();
+        assert_eq!(order, SECTIONS.iter().map(|section| section.name).collect::<Vec<_>>());
+    }
+}
