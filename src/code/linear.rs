@@ -73,6 +73,11 @@ impl Fit {
         self.order.len()
     }
 
+    /// Columns of the generator, r_c.
+    pub fn compression(&self) -> usize {
+        self.compression
+    }
+
     /// Entry `(rank, k)` of Q.
     pub fn q(&self, rank: usize, k: usize) -> f64 {
         self.q[k * self.len() + rank]
