@@ -3,8 +3,9 @@
 //! A word is a few projected numbers per row. It is *decided* when a set A of rows is within the tolerance of the code and
 //!
 //! - `|A| >= r_c + s`: at most s of them lie, so `r_c` honest ones fix the code word, and all of A agree with it;
-//! - `2 |A| >= present + r_c`: two code words share fewer than `r_c` rows, so no other can have as many. With at most s liars
-//!   the honest rows always satisfy this; with more it is what turns a tie into "undecided" instead of a guess.
+//! - `2 |A| >= arrived + r_c`: two code words share fewer than `r_c` rows, so no other can have as many. With at most s liars
+//!   the honest rows always satisfy this; with more it is what turns a tie into "undecided" instead of a guess. (`arrived`
+//!   counts rows that were not finite as rows that disagree.)
 //!
 //! The set is looked for where it probably is: all rows (nobody lied: the fast path); the set of the previous word; all rows
 //! less the worst ones, one by one; then information sets (`search`), which find it wherever it is.
@@ -125,14 +126,9 @@ impl Locator {
         assert!(present.union(rejected).is_subset(Rows::first(self.generator.redundancy())), "no such row");
         assert!(present.intersection(rejected).is_empty(), "a rejected row has no projection");
         let tolerance = self.tolerance_of(present, rejected, projected, width);
-        let needed = self.agreement.max((present.count() + c).div_ceil(2));
-        let mut undecided = Undecided {
-            arrived: present.count() + rejected.count(),
-            best_agreeing: 0,
-            needed,
-            residual: 0.0,
-            tolerance,
-        };
+        let arrived = present.count() + rejected.count();
+        let needed = self.agreement.max((arrived + c).div_ceil(2));
+        let mut undecided = Undecided { arrived, best_agreeing: 0, needed, residual: 0.0, tolerance };
         if present.count() < needed {
             return Outcome::Undecided(undecided);
         }
@@ -145,6 +141,13 @@ impl Locator {
                 Err(best_agreeing) => return Outcome::Undecided(Undecided { best_agreeing, ..undecided }),
             }
         };
+        // With more than s liars the (s+1)-th largest row may be one of theirs, and the tolerance theirs to choose. The rows that
+        // agree must do so by their own scale, too; with at most s outside that is never stricter.
+        let outside = present.without(rows).union(rejected);
+        let own = self.tolerance_of(rows, outside, projected, width);
+        if !(self.residual_of(rows, projected) <= own) {
+            return Outcome::Undecided(Undecided { best_agreeing: rows.count(), tolerance: own, ..undecided });
+        }
         self.last = rows;
         let residual = self.residual_of(rows, projected);
         let Locator { fits, generator, projections, .. } = self;

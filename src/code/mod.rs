@@ -3,6 +3,7 @@
 // `!(residual <= tolerance)` is how tests are written here: NaN must fail them.
 #![allow(clippy::neg_cmp_op_on_partial_ord)]
 
+mod berlekamp_welch;
 mod condition;
 mod encode;
 mod explain;
@@ -13,12 +14,15 @@ mod linear;
 mod locate;
 mod parameters;
 mod projection;
+#[cfg(test)]
+mod properties;
 mod recover;
 pub mod reference;
 mod rows;
 mod search;
 mod verdict;
 
+pub use berlekamp_welch::BerlekampWelch;
 pub use condition::{Condition, condition};
 pub use encode::encode;
 pub use generator::{Family, Form, Generator, GeneratorError};
