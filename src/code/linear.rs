@@ -73,6 +73,11 @@ impl Fit {
         self.order.len()
     }
 
+    /// Columns of the generator, r_c.
+    pub fn compression(&self) -> usize {
+        self.compression
+    }
+
     /// Entry `(rank, k)` of Q.
     pub fn q(&self, rank: usize, k: usize) -> f64 {
         self.q[k * self.len() + rank]
@@ -193,8 +198,29 @@ pub(super) fn invert(n: usize, a: &mut [f64], inverse: &mut [f64]) -> bool {
 /// Smallest and largest singular value of a matrix given by its `columns` (each of the same length), by one-sided Jacobi
 /// rotations, which find small singular values to full relative accuracy.
 pub(super) fn singular_range(columns: &mut [Vec<f64>]) -> (f64, f64) {
+    rotate(columns, |_, _, _, _| ());
+    let norms = columns.iter().map(|column| dot(column, column).sqrt());
+    norms.fold((f64::INFINITY, 0.0), |(low, high), norm| (low.min(norm), high.max(norm)))
+}
+
+/// The unit vector that the matrix with these `columns` shrinks most.
+pub(super) fn most_shrunk(columns: &mut [Vec<f64>]) -> Vec<f64> {
+    let n = columns.len();
+    // Column j of the accumulated rotations.
+    let mut turned: Vec<Vec<f64>> = (0..n).map(|j| (0..n).map(|i| f64::from(u8::from(i == j))).collect()).collect();
+    rotate(columns, |p, q, cosine, sine| {
+        let (left, right) = turned.split_at_mut(q);
+        turn(&mut left[p], &mut right[0], cosine, sine);
+    });
+    let norm = |j: usize| dot(&columns[j], &columns[j]);
+    let smallest = (0..n).fold(0, |best, j| if norm(j) < norm(best) { j } else { best });
+    turned.swap_remove(smallest)
+}
+
+/// Turns pairs of columns until all are orthogonal, reporting `(p, q, cosine, sine)` of every rotation.
+fn rotate(columns: &mut [Vec<f64>], mut rotated: impl FnMut(usize, usize, f64, f64)) {
     for _sweep in 0..60 {
-        let mut rotated = false;
+        let mut done = true;
         for p in 0..columns.len() {
             for q in p + 1..columns.len() {
                 let (left, right) = columns.split_at_mut(q);
@@ -203,22 +229,24 @@ pub(super) fn singular_range(columns: &mut [Vec<f64>]) -> (f64, f64) {
                 if ab.abs() <= 1e-15 * (aa * bb).sqrt() {
                     continue;
                 }
-                rotated = true;
+                done = false;
                 let zeta = (bb - aa) / (2.0 * ab);
                 let t = zeta.signum() / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
                 let cosine = 1.0 / (1.0 + t * t).sqrt();
-                let sine = cosine * t;
-                for (x, y) in a.iter_mut().zip(b.iter_mut()) {
-                    (*x, *y) = (cosine * *x - sine * *y, sine * *x + cosine * *y);
-                }
+                turn(a, b, cosine, cosine * t);
+                rotated(p, q, cosine, cosine * t);
             }
         }
-        if !rotated {
-            break;
+        if done {
+            return;
         }
     }
-    let norms = columns.iter().map(|column| dot(column, column).sqrt());
-    norms.fold((f64::INFINITY, 0.0), |(low, high), norm| (low.min(norm), high.max(norm)))
+}
+
+fn turn(a: &mut [f64], b: &mut [f64], cosine: f64, sine: f64) {
+    for (x, y) in a.iter_mut().zip(b) {
+        (*x, *y) = (cosine * *x - sine * *y, sine * *x + cosine * *y);
+    }
 }
 
 #[cfg(test)]

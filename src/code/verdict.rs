@@ -1,0 +1,91 @@
+//! What is said of a received word: the types between the locator and its callers.
+
+use std::fmt;
+
+use super::Rows;
+
+/// How far honest shards may be from a code word: rounding, or replicas whose kernels are not deterministic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance {
+    /// Relative to the scale of the word; see [`Tolerance::default`].
+    pub relative: f64,
+}
+
+impl Default for Tolerance {
+    /// `3 * 2^-24`: three units of f32 rounding.
+    fn default() -> Tolerance {
+        Tolerance { relative: 3.0 / f64::from(1 << 24) }
+    }
+}
+
+/// What is known of a word.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// Enough rows agree: recover from them.
+    Agreed(Agreement),
+    /// Not yet, or never.
+    Undecided(Undecided),
+}
+
+/// A decided word.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreement {
+    /// The rows that agree on one code word: recover from all of these.
+    pub rows: Rows,
+    /// Rows that provably lied, if at most s rows did.
+    pub liars: Rows,
+    /// Rows that do not agree, but not provably because they lied: erased, not blamed.
+    pub suspects: Rows,
+    /// Distance of the agreeing rows from the code, after projection.
+    pub residual: f64,
+    /// What the residual was allowed to be.
+    pub tolerance: f64,
+    /// What late shards of this word are checked against, together with the word itself.
+    pub record: Record,
+}
+
+/// What [`Locator::check`] needs to judge a shard that comes after its word was decided, beside the projected word.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Record {
+    pub(super) rows: Rows,
+    pub(super) tolerance: f64,
+    /// Liars that may be among the rows that agreed: s less those named.
+    pub(super) hidden: usize,
+}
+
+/// The verdict on a late shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowVerdict {
+    /// It agrees with the word.
+    Agrees,
+    /// It provably lies, if at most s rows do.
+    Lies,
+    /// It does not agree, but an honest row could look like this: not to be blamed.
+    Suspect,
+}
+
+/// Why a word is not decided. More shards may decide it; at the deadline it is the reason why it is undecodable.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Undecided {
+    /// Rows present, rejected ones included.
+    pub arrived: usize,
+    /// The most rows seen to agree; 0 if there were too few to try.
+    pub best_agreeing: usize,
+    /// How many must agree.
+    pub needed: usize,
+    /// Distance of the whole word from the code, after projection.
+    pub residual: f64,
+    /// What the residual was allowed to be.
+    pub tolerance: f64,
+}
+
+impl fmt::Display for Undecided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Undecided { arrived, best_agreeing, needed, residual, tolerance } = self;
+        write!(
+            f,
+            "{arrived} shards arrived, {best_agreeing} of them agree, {needed} must (residual {residual:.3e}, tolerance \
+             {tolerance:.3e})"
+        )
+    }
+}
