@@ -9,14 +9,18 @@
 //! - [`wire`]: frames, handshake and reports as bytes.
 //! - [`memory`]: slots claimed at start, and bells that wake who waits for one.
 //! - [`transport`]: frames between peers, over TCP, memory, and anything with faults.
+//! - [`pipeline`]: the five stages from frames to updates, and the reactors that step them.
+//! - [`client`]: what a training worker links.
 //! - [`attacks`]: the liars that tests, simulation and demonstration send against it.
 //! - [`daemon`]: configuration and life cycle of `solond`.
 //! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
 
 pub mod attacks;
+pub mod client;
 pub mod code;
 pub mod daemon;
 pub mod demo;
 pub mod memory;
+pub mod pipeline;
 pub mod transport;
 pub mod wire;

@@ -47,19 +47,23 @@ const TRANSPORTS: [(&str, fn() -> (Connection, Connection)); 4] = [
 struct OneSlot {
     slot: Slot,
     expected: u32,
+    full: bool,
 }
 
 impl Landing for OneSlot {
-    fn place(&mut self, header: &Header) -> Result<&mut [u8], Violation> {
+    fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
         if header.payload_bytes != self.expected {
             return Err(Violation::Length { found: header.payload_bytes, expected: self.expected });
         }
-        Ok(&mut self.slot[HEADER_BYTES..HEADER_BYTES + self.expected as usize])
+        if self.full {
+            return Ok(None);
+        }
+        Ok(Some(&mut self.slot[HEADER_BYTES..HEADER_BYTES + self.expected as usize]))
     }
 }
 
 fn landing(slab: &Slab) -> OneSlot {
-    OneSlot { slot: slab.take(1).unwrap(), expected: PAYLOAD as u32 }
+    OneSlot { slot: slab.take(1).unwrap(), expected: PAYLOAD as u32, full: false }
 }
 
 fn slab() -> Slab {
@@ -171,6 +175,24 @@ fn a_payload_that_the_landing_does_not_expect_ends_the_connection_on_every_trans
 }
 
 #[test]
+fn a_frame_for_which_there_is_no_room_waits_on_every_transport() {
+    for (name, pair) in TRANSPORTS {
+        let (mut here, mut there) = pair();
+        let slab = slab();
+        let mut landing = landing(&slab);
+        landing.full = true;
+        here.outbound.send(shard(&slab, 8, 1, PAYLOAD).unwrap()).unwrap();
+        for _ in 0..20 {
+            here.outbound.flush(Instant::now()).unwrap();
+            assert_eq!(there.inbound.receive(&mut landing, Instant::now()), Ok(None), "{name}");
+        }
+        landing.full = false;
+        let header = next(&mut *here.outbound, &mut *there.inbound, &mut landing).unwrap().expect(name);
+        assert!(header.verifies(&landing.slot[HEADER_BYTES..HEADER_BYTES + PAYLOAD]), "{name}");
+    }
+}
+
+#[test]
 fn half_a_frame_is_no_frame() {
     use std::io::Write;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -216,7 +238,7 @@ fn a_faulty_transport_does_what_its_seed_says_and_every_fault_happens() {
         };
         let mut inbound = Faulty::new(there.inbound, faults, seed, PAYLOAD);
         let slab = slab();
-        let mut landing = OneSlot { slot: slab.take(1).unwrap(), expected: 100 };
+        let mut landing = OneSlot { slot: slab.take(1).unwrap(), expected: 100, full: false };
         let (start, mut seen) = (Instant::now(), Vec::new());
         for step in 0..300u64 {
             here.outbound.send(shard(&slab, step, 7, 100).unwrap()).unwrap();

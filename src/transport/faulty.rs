@@ -82,13 +82,13 @@ struct Buffer {
 }
 
 impl Landing for Buffer {
-    fn place(&mut self, header: &Header) -> Result<&mut [u8], Violation> {
+    fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
         let found = header.payload_bytes;
         if found as usize > self.max {
             return Err(Violation::Length { found, expected: self.max as u32 });
         }
         self.bytes.resize(found as usize, 0);
-        Ok(&mut self.bytes)
+        Ok(Some(&mut self.bytes))
     }
 }
 
@@ -172,16 +172,16 @@ impl<I: Inbound> Inbound for Faulty<I> {
                 _ => Ok(None),
             };
         };
-        let held = self.held.swap_remove(next);
+        let held = &self.held[next];
         if !held.payload.is_empty() {
-            let payload = landing.place(&held.header)?;
+            let Some(payload) = landing.place(&held.header)? else { return Ok(None) };
             if payload.len() != held.payload.len() {
                 let (found, expected) = (held.header.payload_bytes, payload.len() as u32);
                 return Err(Violation::Length { found, expected }.into());
             }
             payload.copy_from_slice(&held.payload);
         }
-        Ok(Some(held.header))
+        Ok(Some(self.held.swap_remove(next).header))
     }
 
     fn descriptor(&self) -> Option<RawFd> {

@@ -22,7 +22,7 @@ pub fn pair(queue: usize) -> (Connection, Connection) {
     let pipe = || Arc::new(Pipe { queue: ArrayQueue::new(queue), closed: closed.clone() });
     let (there, back) = (pipe(), pipe());
     let end = |from: &Arc<Pipe>, to: &Arc<Pipe>| Connection {
-        inbound: Box::new(MemoryInbound { pipe: from.clone() }),
+        inbound: Box::new(MemoryInbound { pipe: from.clone(), held: None }),
         outbound: Box::new(MemoryOutbound { pipe: to.clone() }),
     };
     (end(&back, &there), end(&there, &back))
@@ -30,17 +30,22 @@ pub fn pair(queue: usize) -> (Connection, Connection) {
 
 struct MemoryInbound {
     pipe: Arc<Pipe>,
+    /// A frame for whose payload there was no room.
+    held: Option<Outgoing>,
 }
 
 impl Inbound for MemoryInbound {
     fn receive(&mut self, landing: &mut dyn Landing, _now: Instant) -> Result<Option<Header>, Disconnect> {
-        let Some(frame) = self.pipe.queue.pop() else {
+        let Some(frame) = self.held.take().or_else(|| self.pipe.queue.pop()) else {
             return if self.pipe.closed.load(Ordering::Acquire) { Err(Disconnect::Closed) } else { Ok(None) };
         };
         let (head, sent) = frame.bytes().split_at(HEADER_BYTES);
         let header = Header::parse(head.try_into().expect("split at a header's length"))?;
         if !sent.is_empty() {
-            let payload = landing.place(&header)?;
+            let Some(payload) = landing.place(&header)? else {
+                self.held = Some(frame);
+                return Ok(None);
+            };
             let found = header.payload_bytes;
             if payload.len() != found as usize || sent.len() != payload.len() {
                 return Err(Violation::Length { found, expected: payload.len() as u32 }.into());

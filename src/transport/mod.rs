@@ -49,11 +49,12 @@ impl From<HeaderError> for Disconnect {
 /// Where payloads land. Owned by whoever receives.
 pub trait Landing {
     /// The memory for the payload of the frame that `header` announces: exactly `payload_bytes` long. Called again, with the
-    /// same header and the same answer, until the payload is complete. Never called for an empty payload.
+    /// same header and the same answer, until the payload is complete. Never called for an empty payload. `None`: there is
+    /// no room now; nothing more is received until there is.
     ///
     /// # Errors
     /// If such a frame may not come now: the connection ends.
-    fn place(&mut self, header: &Header) -> Result<&mut [u8], Violation>;
+    fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation>;
 }
 
 /// The receiving half of a connection.

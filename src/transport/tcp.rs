@@ -84,7 +84,7 @@ impl Inbound for TcpInbound {
                 }
                 continue;
             };
-            let payload = landing.place(&header)?;
+            let Some(payload) = landing.place(&header)? else { return Ok(None) };
             if payload.len() != header.payload_bytes as usize {
                 let expected = payload.len() as u32;
                 return Err(Violation::Length { found: header.payload_bytes, expected }.into());

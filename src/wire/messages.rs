@@ -349,7 +349,7 @@ pub enum RoundOutcome {
 }
 
 /// A set of workers of a job, of fixed size.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct WorkerSet([u64; WORKERS_MAX / 64]);
 
 impl WorkerSet {

@@ -1,0 +1,15 @@
+//! What a training worker links: join a job, submit gradients, get updates, leave.
+//!
+//! [`Worker`] is the whole of it for most users. Below it, [`Session`] is the same protocol as a state machine without sockets,
+//! clock or threads, which the simulation drives.
+
+mod error;
+mod join;
+mod landing;
+mod session;
+mod worker;
+
+pub use error::{ClientError, Fault, JoinError, Lost};
+pub(crate) use session::generator_digest;
+pub use session::{Session, Source, Tamper};
+pub use worker::{JoinOptions, Joined, Worker};

@@ -1,0 +1,295 @@
+//! One worker's side of the protocol, without sockets, clock or threads.
+//!
+//! Gradients are encoded chunk by chunk straight into send slots, as far as credits reach. Chunks of updates land in the
+//! caller's buffer where there is one, else in a buffer of the session's, one per round of the window: so a worker that still
+//! computes never keeps the daemon from sending.
+
+use std::time::Instant;
+
+use super::error::{ClientError, JoinError, Lost};
+use super::landing::{Landed, State, Where};
+use crate::code::{Generator, encode};
+use crate::memory::Slab;
+use crate::transport::{Connection, Disconnect, Inbound, Outbound, Outgoing};
+use crate::wire::{HEADER_BYTES, Header, Kind, Report, RoundOutcome, Violation, Welcome, header_bytes, seal};
+
+/// Changes a shard after it was encoded: (round, chunk, the shard's numbers). For liars in tests and demonstrations.
+pub type Tamper<'a> = &'a mut dyn FnMut(u64, u32, &mut [f32]);
+
+/// Where the gradient stands that is being submitted.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// In a buffer of its own.
+    Separate(&'a [f32]),
+    /// In the buffer that the update lands in. A chunk whose update comes before it was encoded is not sent: the daemon no
+    /// longer needs it.
+    InPlace(&'a [f32]),
+}
+
+/// A session with the daemon. Rounds are submitted in order, and collected in order.
+pub struct Session {
+    inbound: Box<dyn Inbound>,
+    outbound: Box<dyn Outbound>,
+    welcome: Welcome,
+    job: u64,
+    generator: Generator,
+    row: usize,
+    slots: Slab,
+    /// Shards sent in this session, and how many may be.
+    sent: u64,
+    granted: u64,
+    submitting: Option<Submission>,
+    next_round: u64,
+    landed: Landed,
+    lost: Option<Lost>,
+}
+
+#[derive(Clone, Copy)]
+struct Submission {
+    round: u64,
+    next: usize,
+}
+
+impl Session {
+    /// A session over a connection whose handshake is done. `job` is the job's number.
+    ///
+    /// # Errors
+    /// If this side cannot make the generator that the plan names.
+    pub fn new(connection: Connection, welcome: Welcome, job: u64) -> Result<Session, JoinError> {
+        let plan = welcome.plan;
+        let p = &plan.parameters;
+        let expected = plan.generator_digest;
+        let generator = Generator::new(plan.family, plan.form, p.redundancy(), p.compression())
+            .map_err(|_| JoinError::Generator { found: 0, expected })?;
+        let found = generator_digest(&generator);
+        if found != expected {
+            return Err(JoinError::Generator { found, expected });
+        }
+        Ok(Session {
+            inbound: connection.inbound,
+            outbound: connection.outbound,
+            welcome,
+            job,
+            generator,
+            row: p.place(welcome.worker as usize).row,
+            slots: Slab::new(1, plan.credits as usize, HEADER_BYTES + 4 * plan.layout.chunk_width(), Vec::new()),
+            sent: 0,
+            granted: 0,
+            submitting: None,
+            next_round: 0,
+            landed: Landed::new(plan, job, welcome.epoch),
+            lost: None,
+        })
+    }
+
+    /// What the daemon told this worker.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// The first round of this session, once the daemon has said it; later the oldest round that is not collected.
+    pub fn oldest(&self) -> Option<u64> {
+        self.landed.oldest
+    }
+
+    /// The round that the next submission is for.
+    pub fn next_round(&self) -> u64 {
+        self.next_round
+    }
+
+    /// Why the session is over, if it is.
+    pub fn lost(&self) -> Option<Lost> {
+        self.lost
+    }
+
+    pub(super) fn halves(&self) -> (&dyn Inbound, &dyn Outbound) {
+        (&*self.inbound, &*self.outbound)
+    }
+
+    /// Encodes as row `row` of the group from now on: for liars that send another worker's shard.
+    pub fn set_row(&mut self, row: usize) {
+        self.row = row;
+    }
+
+    /// Begins to submit the next round.
+    ///
+    /// # Errors
+    /// If the window is full, or the session is over.
+    pub fn begin(&mut self) -> Result<u64, ClientError> {
+        let round = self.next_round;
+        if let Some(why) = self.lost {
+            return Err(ClientError::AggregatorLost { round, why });
+        }
+        let in_flight = round - self.landed.oldest.unwrap_or(round);
+        let allowed = u64::from(self.welcome.plan.window);
+        if in_flight >= allowed {
+            return Err(ClientError::WindowFull { in_flight, allowed });
+        }
+        self.submitting = Some(Submission { round, next: 0 });
+        self.next_round += 1;
+        Ok(round)
+    }
+
+    /// Lets the next round pass without a gradient of this worker.
+    pub fn skip(&mut self) {
+        self.next_round += 1;
+    }
+
+    /// Gives up the submission that was begun; its remaining chunks are absent.
+    pub fn abandon(&mut self) {
+        self.submitting = None;
+    }
+
+    /// Encodes and queues chunks of the round that was begun, as far as credits reach; `true` once all are queued.
+    pub fn pump(&mut self, source: Source<'_>, mut tamper: Option<Tamper<'_>>) -> bool {
+        let Some(submission) = &mut self.submitting else { return true };
+        let layout = &self.welcome.plan.layout;
+        let (Source::Separate(gradient) | Source::InPlace(gradient)) = source;
+        while submission.next < layout.chunks() {
+            let index = submission.next;
+            if !self.landed.has_begun(submission.round, index) {
+                if self.sent >= self.granted {
+                    return false;
+                }
+                let Some(mut slot) = self.slots.take(0) else { return false };
+                let chunk = layout.chunk(index);
+                let len = HEADER_BYTES + 4 * chunk.width;
+                let shard: &mut [f32] = bytemuck::cast_slice_mut(&mut slot[HEADER_BYTES..len]);
+                encode(&self.generator, self.row, &gradient[chunk.range()], shard);
+                if let Some(tamper) = &mut tamper {
+                    tamper(submission.round, index as u32, shard);
+                }
+                let header = Header {
+                    job: self.job,
+                    session: self.welcome.session,
+                    round: submission.round,
+                    chunk: index as u32,
+                    worker: self.welcome.worker,
+                    ..Header::new(Kind::Shard)
+                };
+                seal(header, &mut slot[..len]);
+                if self.outbound.send(Outgoing::Owned(slot, len)).is_err() {
+                    return false;
+                }
+                self.sent += 1;
+            }
+            submission.next += 1;
+        }
+        self.submitting = None;
+        true
+    }
+
+    /// Receives and sends what can be without blocking; `true` if anything moved. Chunks of the oldest round land in `direct`.
+    ///
+    /// # Errors
+    /// If the session is over.
+    pub fn drive(&mut self, now: Instant, mut direct: Option<&mut [f32]>) -> Result<bool, Lost> {
+        if let Some(lost) = self.lost {
+            return Err(lost);
+        }
+        let moved = self.try_drive(now, &mut direct);
+        if let Err(lost) = moved {
+            self.lost = Some(lost);
+            self.inbound.close();
+        }
+        moved
+    }
+
+    fn try_drive(&mut self, now: Instant, direct: &mut Option<&mut [f32]>) -> Result<bool, Lost> {
+        let mut moved = self.flush(now)?;
+        while let Some(header) = self.inbound.receive(&mut self.landed.place_in(direct.as_deref_mut()), now)? {
+            self.take_in(&header, direct.as_deref())?;
+            moved = true;
+        }
+        moved |= self.flush(now)?;
+        Ok(moved)
+    }
+
+    fn flush(&mut self, now: Instant) -> Result<bool, Lost> {
+        match self.outbound.flush(now) {
+            Ok(flushed) => Ok(flushed.bytes > 0),
+            // What the daemon sent before it closed can still be read: a report, or why it stops. Receiving finds the end.
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn take_in(&mut self, header: &Header, direct: Option<&[f32]>) -> Result<(), Lost> {
+        if matches!(header.kind, Kind::Update | Kind::RoundEnd) && header.payload_bytes > 0 {
+            return self.landed.take_in(header, direct);
+        }
+        if header.payload_bytes > 0 || !header.verifies(&[]) {
+            return Err(Lost::Damaged { round: header.round, chunk: header.chunk });
+        }
+        match header.kind {
+            Kind::Ready => {
+                self.landed.oldest = Some(header.round);
+                self.next_round = header.round;
+            }
+            Kind::Credit => self.granted = self.granted.max(header.argument),
+            Kind::Closing => return Err(Lost::Stopped),
+            kind => return Err(Disconnect::Violation(Violation::Kind(kind)).into()),
+        }
+        Ok(())
+    }
+
+    /// The end of the oldest round, if it has come: fills `update` with what did not land there directly.
+    ///
+    /// # Errors
+    /// If the round is undecodable (the session goes on), or the session is over.
+    pub fn collect(&mut self, update: &mut [f32]) -> Option<Result<(u64, Report), ClientError>> {
+        let number = self.landed.oldest?;
+        let Some(report) = self.landed.ended() else {
+            return self.lost.map(|why| Err(ClientError::AggregatorLost { round: number, why }));
+        };
+        if report.outcome == RoundOutcome::Complete {
+            if self.landed.digest() != report.digest {
+                let why = Lost::Digest { round: number };
+                self.lost = Some(why);
+                self.inbound.close();
+                return Some(Err(ClientError::AggregatorLost { round: number, why }));
+            }
+            self.landed.fill(update);
+        }
+        self.landed.advance();
+        self.next_round = self.next_round.max(number + 1);
+        if self.submitting.is_some_and(|submission| submission.round == number) {
+            self.submitting = None;
+        }
+        Some(ClientError::undecodable(number, report).map_or(Ok((number, report)), Err))
+    }
+
+    /// The caller takes its buffer away before the oldest round has ended: keeps what had landed there.
+    pub fn withdraw(&mut self, direct: &[f32]) {
+        self.landed.withdraw(direct);
+    }
+
+    /// Has the job closed a round that this worker has not submitted?
+    pub fn is_behind(&self) -> bool {
+        self.landed.oldest == Some(self.next_round) && self.landed.ended().is_some()
+    }
+
+    /// Tells the daemon that this worker leaves in peace.
+    pub fn leave(&mut self, now: Instant) {
+        let (job, session, worker) = (self.job, self.welcome.session, self.welcome.worker);
+        let header = Header { job, session, worker, ..Header::new(Kind::Leave) };
+        // A daemon that does not hear it sees the connection end.
+        let _ = self.outbound.send(Outgoing::Control(header_bytes(header, &[])));
+        let _ = self.outbound.flush(now);
+    }
+}
+
+impl Landed {
+    /// Is a chunk's update here, or coming? Then its shard is of no use any more.
+    fn has_begun(&self, round: u64, chunk: usize) -> bool {
+        match self.find(round) {
+            Where::Here(slot) => self.rounds[slot].chunks[chunk] != State::Missing,
+            Where::Past => true,
+            Where::Later => false,
+        }
+    }
+}
+
+/// The digest of a generator as it stands in a plan.
+pub(crate) fn generator_digest(generator: &Generator) -> u64 {
+    u64::from_le_bytes(generator.digest()[..8].try_into().expect("eight bytes"))
+}

@@ -1,0 +1,484 @@
+//! A worker's handle: the session over TCP, driven by the caller while it is in a call, and by a sleeping thread meanwhile.
+//!
+//! The thread exists because a worker computes for long without calling us: whatever the daemon sends in that time must be
+//! taken, or one slow worker would hold up the update slots that serve all.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::error::{ClientError, JoinError, Lost};
+use super::join::handshake;
+use super::session::{Session, Source, Tamper};
+use crate::code::Place;
+use crate::transport::{Disconnect, tcp};
+use crate::wire::{Identity, Plan, Report, Resume};
+
+/// How to join.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// Where solond listens, `host:port`.
+    pub address: String,
+    /// The job's name.
+    pub job: String,
+    /// This worker's index in the job.
+    pub worker: u32,
+    /// This worker's token; empty where the daemon serves openly.
+    pub token: String,
+    /// Time to connect, for the handshake, and until the session is ready.
+    pub join_timeout: Duration,
+    /// The longest that one call waits for a round to end.
+    pub round_timeout: Duration,
+}
+
+impl JoinOptions {
+    /// Options for worker `worker` of job `job` at `address`, without a token, with 10 s to join and 10 minutes per round.
+    pub fn new(address: impl Into<String>, job: impl Into<String>, worker: u32) -> JoinOptions {
+        JoinOptions {
+            address: address.into(),
+            job: job.into(),
+            worker,
+            token: String::new(),
+            join_timeout: Duration::from_secs(10),
+            round_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// How a worker came (back) into a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The first round that this session takes part in.
+    pub round: u64,
+    /// Rounds that were closed since the last one that this worker collected: their updates are gone, so its model must be
+    /// restored from another worker's or a checkpoint. 0 for a worker that has missed nothing; `None` if the daemon has
+    /// another update for the worker's last round, or counts from an earlier one (it was restarted without its journal).
+    pub missed: Option<u64>,
+}
+
+impl Joined {
+    fn after(last: Option<Resume>, daemon: Option<Resume>, round: u64) -> Joined {
+        let missed = match last {
+            None => Some(0),
+            Some(mine) if mine.round >= round => None,
+            Some(mine) if daemon.is_some_and(|d| d.round == mine.round && d.digest != mine.digest) => None,
+            Some(mine) => Some(round - mine.round - 1),
+        };
+        Joined { round, missed }
+    }
+}
+
+const INBOUND: Token = Token(0);
+const OUTBOUND: Token = Token(1);
+const WAKE: Token = Token(2);
+
+struct Driver {
+    poll: Poll,
+    events: Events,
+    session: Session,
+}
+
+impl Driver {
+    /// Moves what can be moved; if that is nothing, waits for the socket.
+    fn turn(&mut self, wait: Option<Duration>, direct: Option<&mut [f32]>) -> Result<(), Lost> {
+        if self.session.drive(Instant::now(), direct)? {
+            return Ok(());
+        }
+        match self.poll.poll(&mut self.events, wait) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(Disconnect::from(error).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Shared {
+    driver: Mutex<Driver>,
+    /// Calls that want the driver, or have it.
+    callers: AtomicUsize,
+    idle: Condvar,
+    waker: Waker,
+    leaving: AtomicBool,
+}
+
+impl Shared {
+    /// Takes the driver away from the thread.
+    fn driver(&self) -> Caller<'_> {
+        self.callers.fetch_add(1, Ordering::SeqCst);
+        // Fails only if the counter behind it is full, and then the thread is awake.
+        let _ = self.waker.wake();
+        Caller { shared: self, driver: Some(lock(&self.driver)) }
+    }
+}
+
+/// The driver, in the hands of a caller.
+struct Caller<'a> {
+    shared: &'a Shared,
+    driver: Option<MutexGuard<'a, Driver>>,
+}
+
+impl std::ops::Deref for Caller<'_> {
+    type Target = Driver;
+
+    fn deref(&self) -> &Driver {
+        self.driver.as_ref().expect("held until dropped")
+    }
+}
+
+impl std::ops::DerefMut for Caller<'_> {
+    fn deref_mut(&mut self) -> &mut Driver {
+        self.driver.as_mut().expect("held until dropped")
+    }
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.shared.callers.fetch_sub(1, Ordering::SeqCst);
+        self.driver = None;
+        self.shared.idle.notify_all();
+    }
+}
+
+fn lock(driver: &Mutex<Driver>) -> MutexGuard<'_, Driver> {
+    // A panic in between leaves the session's own state whole: it is checked against the wire at every step.
+    driver.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Moves what can be moved while the caller computes.
+fn receive_meanwhile(shared: &Shared) {
+    let mut driver = lock(&shared.driver);
+    while !shared.leaving.load(Ordering::SeqCst) {
+        if shared.callers.load(Ordering::SeqCst) > 0 {
+            // The limit guards against a notification between the check and the wait.
+            let limit = Duration::from_millis(100);
+            driver = shared.idle.wait_timeout(driver, limit).unwrap_or_else(PoisonError::into_inner).0;
+        } else if driver.turn(None, None).is_err() {
+            // The next call says why.
+            return;
+        }
+    }
+}
+
+/// A worker in a job.
+pub struct Worker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    options: JoinOptions,
+    plan: Plan,
+    last: Option<Resume>,
+    joined: Joined,
+}
+
+impl Worker {
+    /// Joins a job.
+    ///
+    /// # Errors
+    /// If the daemon cannot be reached, or refuses; the error says what to do.
+    pub fn join(options: &JoinOptions) -> Result<Worker, JoinError> {
+        Worker::join_after(options, None)
+    }
+
+    /// Joins a job as a worker that has collected rounds before, up to `last`.
+    ///
+    /// # Errors
+    /// As [`Worker::join`].
+    pub fn join_after(options: &JoinOptions, last: Option<Resume>) -> Result<Worker, JoinError> {
+        let deadline = Instant::now() + options.join_timeout;
+        let (stream, welcome) = handshake(options, last, deadline)?;
+        let plan = welcome.plan;
+        // Every credit, and the leave.
+        let connection = tcp::connection(stream, plan.credits as usize + 1).map_err(JoinError::Local)?;
+        let session = Session::new(connection, welcome, Identity::new(&options.job, options.worker).job)?;
+        let poll = Poll::new().map_err(JoinError::Local)?;
+        let (inbound, outbound) = session.halves();
+        let sockets = [
+            (inbound.descriptor(), INBOUND, Interest::READABLE),
+            (outbound.descriptor(), OUTBOUND, Interest::WRITABLE),
+        ];
+        for (descriptor, token, interest) in sockets {
+            if let Some(descriptor) = descriptor {
+                poll.registry().register(&mut SourceFd(&descriptor), token, interest).map_err(JoinError::Local)?;
+            }
+        }
+        let waker = Waker::new(poll.registry(), WAKE).map_err(JoinError::Local)?;
+        let mut driver = Driver { poll, events: Events::with_capacity(16), session };
+        let round = loop {
+            if let Some(round) = driver.session.oldest() {
+                break round;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Lost::Connection(Disconnect::Io(io::ErrorKind::TimedOut)).into());
+            }
+            driver.turn(Some(left), None)?;
+        };
+        let shared = Arc::new(Shared {
+            driver: Mutex::new(driver),
+            callers: AtomicUsize::new(0),
+            idle: Condvar::new(),
+            waker,
+            leaving: AtomicBool::new(false),
+        });
+        let thread = {
+            let shared = shared.clone();
+            let builder = std::thread::Builder::new().name("solon-receive".into());
+            builder.spawn(move || receive_meanwhile(&shared)).map_err(JoinError::Local)?
+        };
+        let joined = Joined::after(last, welcome.last, round);
+        Ok(Worker { shared, thread: Some(thread), options: options.clone(), plan, last, joined })
+    }
+
+    /// Joins again after the session was lost, with the same options.
+    ///
+    /// # Errors
+    /// As [`Worker::join`]; [`JoinError::is_transient`] tells whether to try again.
+    pub fn rejoin(&mut self) -> Result<Joined, JoinError> {
+        self.stop();
+        *self = Worker::join_after(&self.options, self.last)?;
+        Ok(self.joined)
+    }
+
+    /// How this session began.
+    pub fn joined(&self) -> Joined {
+        self.joined
+    }
+
+    /// The job's plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// This worker's index in the job.
+    pub fn index(&self) -> usize {
+        self.options.worker as usize
+    }
+
+    /// This worker's group, and its row there.
+    pub fn place(&self) -> Place {
+        self.plan.parameters.place(self.index())
+    }
+
+    /// The last round that was collected.
+    pub fn last(&self) -> Option<Resume> {
+        self.last
+    }
+
+    /// The round that the next submission is for.
+    pub fn next_round(&self) -> u64 {
+        self.shared.driver().session.next_round()
+    }
+
+    /// Has the job closed a round that this worker has not submitted? Then computing for it is of no use:
+    /// [`Worker::follow`] takes its update.
+    pub fn is_behind(&self) -> bool {
+        self.shared.driver().session.is_behind()
+    }
+
+    fn check_length(&self, what: &'static str, found: usize) -> Result<(), ClientError> {
+        let expected = self.plan.layout.dimension();
+        if found == expected { Ok(()) } else { Err(ClientError::Length { what, found, expected }) }
+    }
+
+    /// Submits a gradient for the next round and returns that round. Blocks while credits are short, which is while other
+    /// workers are behind or the network is busy. Several rounds, up to the plan's window, may be in flight.
+    ///
+    /// # Errors
+    /// If the length is wrong, the window is full, time is up, or the aggregator is lost.
+    pub fn submit(&mut self, gradient: &[f32]) -> Result<u64, ClientError> {
+        self.submit_tampered(gradient, None)
+    }
+
+    /// [`Worker::submit`] as a liar: `tamper` changes each shard after it was encoded. For tests and demonstrations.
+    ///
+    /// # Errors
+    /// As [`Worker::submit`].
+    pub fn submit_tampered(&mut self, gradient: &[f32], mut tamper: Option<Tamper<'_>>) -> Result<u64, ClientError> {
+        self.check_length("the gradient", gradient.len())?;
+        let mut driver = self.shared.driver();
+        let round = driver.session.begin()?;
+        let patience = Patience::new(round, self.options.round_timeout);
+        loop {
+            let queued = driver.session.pump(Source::Separate(gradient), reborrow(&mut tamper));
+            let moved = if queued {
+                driver.session.drive(Instant::now(), None).map(|_| ()).map_err(|why| patience.lost(why))
+            } else {
+                patience.turn(&mut driver, None)
+            };
+            if let Err(error) = moved {
+                driver.session.abandon();
+                return Err(error);
+            }
+            if queued {
+                return Ok(round);
+            }
+        }
+    }
+
+    /// Waits for the oldest round that was not collected and fills `update` with its update: the same bytes for every worker of
+    /// the job.
+    ///
+    /// # Errors
+    /// If the round is undecodable (then `update` must not be used; the next round can go on), the length is wrong, time is up
+    /// (call again), or the aggregator is lost.
+    pub fn wait(&mut self, update: &mut [f32]) -> Result<Report, ClientError> {
+        self.check_length("the buffer for the update", update.len())?;
+        self.finish(update, |_, _| {})
+    }
+
+    /// Submits the gradient in `buffer` and replaces it by the update. After an error `buffer` holds neither.
+    ///
+    /// # Errors
+    /// As [`Worker::submit`] and [`Worker::wait`]; and if another round is in flight.
+    pub fn exchange(&mut self, buffer: &mut [f32]) -> Result<Report, ClientError> {
+        self.exchange_tampered(buffer, None)
+    }
+
+    /// [`Worker::exchange`] as a liar: `tamper` changes each shard after it was encoded. For tests and demonstrations.
+    ///
+    /// # Errors
+    /// As [`Worker::exchange`].
+    pub fn exchange_tampered(
+        &mut self,
+        buffer: &mut [f32],
+        mut tamper: Option<Tamper<'_>>,
+    ) -> Result<Report, ClientError> {
+        self.check_length("the buffer", buffer.len())?;
+        {
+            let mut driver = self.shared.driver();
+            let session = &mut driver.session;
+            let in_flight = session.next_round() - session.oldest().unwrap_or(session.next_round());
+            if in_flight > 0 {
+                // The update of another round would land in the buffer.
+                return Err(ClientError::WindowFull { in_flight, allowed: 0 });
+            }
+            session.begin()?;
+        }
+        self.finish(buffer, |session, buffer| {
+            session.pump(Source::InPlace(buffer), reborrow(&mut tamper));
+        })
+    }
+
+    /// Lets the next round pass without a gradient of this worker, and takes its update.
+    ///
+    /// # Errors
+    /// As [`Worker::wait`].
+    pub fn follow(&mut self, update: &mut [f32]) -> Result<Report, ClientError> {
+        self.check_length("the buffer for the update", update.len())?;
+        self.shared.driver().session.skip();
+        self.wait(update)
+    }
+
+    /// Drives the session until the oldest round ends, calling `before` ahead of every turn.
+    fn finish(
+        &mut self,
+        update: &mut [f32],
+        mut before: impl FnMut(&mut Session, &[f32]),
+    ) -> Result<Report, ClientError> {
+        let mut driver = self.shared.driver();
+        let patience = Patience::new(driver.session.oldest().unwrap_or(0), self.options.round_timeout);
+        let result = loop {
+            before(&mut driver.session, update);
+            if let Some(result) = driver.session.collect(update) {
+                break result;
+            }
+            match patience.turn(&mut driver, Some(update)) {
+                Ok(()) => {}
+                Err(error @ ClientError::Timeout { .. }) => {
+                    driver.session.abandon();
+                    driver.session.withdraw(update);
+                    return Err(error);
+                }
+                // What was complete when the connection ended counts.
+                Err(error) => break driver.session.collect(update).unwrap_or(Err(error)),
+            }
+        };
+        drop(driver);
+        let (round, report) = result?;
+        self.last = Some(Resume { round, digest: report.digest });
+        Ok(report)
+    }
+
+    /// Makes this worker encode as row `row` of its group: for liars that send another worker's shard.
+    pub fn set_row(&mut self, row: usize) {
+        self.shared.driver().session.set_row(row);
+    }
+
+    /// Leaves the job in peace.
+    pub fn leave(mut self) {
+        self.shared.driver().session.leave(Instant::now());
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.shared.leaving.store(true, Ordering::SeqCst);
+        drop(self.shared.driver());
+        if let Some(thread) = self.thread.take() {
+            // It ends at once; a panic in it was already printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("options", &self.options).field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+fn reborrow<'a>(tamper: &'a mut Option<Tamper<'_>>) -> Option<Tamper<'a>> {
+    match tamper {
+        Some(tamper) => Some(&mut **tamper),
+        None => None,
+    }
+}
+
+/// How long one call waits for one round.
+struct Patience {
+    round: u64,
+    started: Instant,
+    limit: Duration,
+}
+
+impl Patience {
+    fn new(round: u64, limit: Duration) -> Patience {
+        Patience { round, started: Instant::now(), limit }
+    }
+
+    fn lost(&self, why: Lost) -> ClientError {
+        ClientError::AggregatorLost { round: self.round, why }
+    }
+
+    fn turn(&self, driver: &mut Driver, direct: Option<&mut [f32]>) -> Result<(), ClientError> {
+        let waited = self.started.elapsed();
+        if waited >= self.limit {
+            return Err(ClientError::Timeout { round: self.round, waited });
+        }
+        driver.turn(Some(self.limit - waited), direct).map_err(|why| self.lost(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_comes_back_learns_how_many_updates_it_has_missed() {
+        let at = |round, digest| Some(Resume { round, digest });
+        let missed = |last, daemon, round| Joined::after(last, daemon, round).missed;
+        assert_eq!(missed(None, at(9, 1), 10), Some(0));
+        assert_eq!(missed(at(9, 1), at(9, 1), 10), Some(0));
+        assert_eq!(missed(at(7, 1), at(9, 1), 10), Some(2));
+        assert_eq!(missed(at(9, 1), at(9, 2), 10), None, "another update for the same round");
+        assert_eq!(missed(at(9, 1), None, 0), None, "a daemon that counts from the beginning");
+    }
+}

@@ -1,0 +1,347 @@
+//! Shards in, words out: gathers the shards of each (round, group, chunk), at most one per worker, and keeps the rounds' time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::board::{Board, Counter};
+use super::ring::{Consumer, Producer};
+use super::sabotage::{Bug, planted};
+use super::{Context, Job, Limits, Progress, Shard, Stage, ToLocator, Word};
+use crate::code::Rows;
+use crate::wire::UndecodableReason;
+
+/// Shards taken in one step.
+const SHARDS_PER_STEP: usize = 64;
+
+/// Gathers shards into words.
+pub struct Assembler {
+    job: Arc<Job>,
+    board: Arc<Board>,
+    shards: Consumer<Shard>,
+    locators: Vec<Producer<ToLocator>>,
+    /// One entry per (round of the history, group, chunk).
+    ledger: Vec<Entry>,
+    /// Words whose shards are being gathered; entries of the ledger point here.
+    open: Vec<Option<Word>>,
+    unused: Vec<u32>,
+    /// Words with r_c + s shards that wait for more, in the order of their time; some were sent meanwhile.
+    lingering: VecDeque<Lingering>,
+    /// Per group: who was connected when we looked last.
+    connected: Vec<Rows>,
+    rounds: Vec<Round>,
+    /// The first round that was not closed when we looked last.
+    first: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    round: u64,
+    arrived: Rows,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+struct Lingering {
+    due: Instant,
+    round: u64,
+    at: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Empty,
+    Open(u32),
+    Sent,
+}
+
+/// A round in the window.
+#[derive(Clone)]
+struct Round {
+    /// Per group: the rows that have begun.
+    begun: Vec<Rows>,
+    /// Since s + 1 workers of one group have begun and the round before is closed.
+    since: Option<Instant>,
+    expired: bool,
+}
+
+impl Assembler {
+    pub(super) fn new(
+        job: &Arc<Job>,
+        board: Arc<Board>,
+        shards: Consumer<Shard>,
+        locators: Vec<Producer<ToLocator>>,
+    ) -> Assembler {
+        let limits = Limits::of(&job.plan, job.updates);
+        let (groups, chunks) = (job.plan.parameters.groups(), job.plan.layout.chunks());
+        let first = job.first_round();
+        let empty = Entry { round: u64::MAX, arrived: Rows::EMPTY, state: State::Empty };
+        let round = Round { begun: vec![Rows::EMPTY; groups], since: None, expired: false };
+        Assembler {
+            job: job.clone(),
+            board,
+            shards,
+            locators,
+            ledger: vec![empty; limits.history * groups * chunks],
+            open: (0..limits.words).map(|_| None).collect(),
+            unused: (0..limits.words as u32).rev().collect(),
+            // Every word lingers at most once while its round has a place in the ledger.
+            lingering: VecDeque::with_capacity(limits.history * groups * chunks),
+            connected: vec![Rows::EMPTY; groups],
+            rounds: vec![round; job.plan.window as usize],
+            first,
+        }
+    }
+
+    fn window(&self) -> u64 {
+        u64::from(self.job.plan.window)
+    }
+
+    fn entry(&self, round: u64, group: usize, chunk: usize) -> usize {
+        let (groups, chunks) = (self.job.plan.parameters.groups(), self.job.plan.layout.chunks());
+        ((round % (2 * self.window())) as usize * groups + group) * chunks + chunk
+    }
+
+    fn round(&mut self, round: u64) -> &mut Round {
+        let at = (round % self.window()) as usize;
+        &mut self.rounds[at]
+    }
+
+    fn lane(&self, chunk: u32) -> &Producer<ToLocator> {
+        &self.locators[chunk as usize % self.locators.len()]
+    }
+
+    /// Looks whether rounds were closed; drops what is left of them and opens as many new ones.
+    fn advance(&mut self, now: Instant) -> bool {
+        let closed = self.board.closed();
+        if closed == self.first {
+            return false;
+        }
+        let (groups, chunks) = (self.job.plan.parameters.groups(), self.job.plan.layout.chunks());
+        for round in self.first..closed {
+            for group in 0..groups {
+                for chunk in 0..chunks {
+                    let at = self.entry(round, group, chunk);
+                    if self.ledger[at].round == round {
+                        self.discard(at);
+                    }
+                }
+            }
+            let opened = round + self.window();
+            self.board.open(opened);
+            let round = self.round(opened);
+            round.begun.fill(Rows::EMPTY);
+            (round.since, round.expired) = (None, false);
+        }
+        self.first = closed;
+        // A round that has begun before its turn has its full time from now.
+        for round in closed..closed + self.window() {
+            let round = self.round(round);
+            if round.since.is_some() {
+                round.since = Some(now);
+            }
+        }
+        true
+    }
+
+    /// Forgets the shards of a word that was never sent on.
+    fn discard(&mut self, at: usize) {
+        if let State::Open(word) = self.ledger[at].state {
+            self.open[word as usize] = None;
+            self.unused.push(word);
+            self.ledger[at].state = State::Sent;
+        }
+    }
+
+    fn take_in(&mut self, mut shard: Shard, now: Instant) {
+        if shard.round >= self.first + self.window() {
+            // The receiver knew before us that rounds were closed.
+            self.advance(now);
+        }
+        if planted(Bug::AnyRound) && !(self.first..self.first + self.window()).contains(&shard.round) {
+            shard.round = self.first + shard.round % self.window();
+        }
+        if shard.round + self.window() < self.first {
+            self.board.count(Counter::ShardsStale, 1);
+            return;
+        }
+        let place = self.job.plan.parameters.place(shard.worker as usize);
+        let at = self.entry(shard.round, place.group, shard.chunk as usize);
+        if self.ledger[at].round != shard.round {
+            self.ledger[at] = Entry { round: shard.round, arrived: Rows::EMPTY, state: State::Empty };
+        }
+        if self.ledger[at].arrived.contains(place.row) && !planted(Bug::Overwrite) {
+            self.board.count(Counter::ShardsDuplicate, 1);
+            return;
+        }
+        self.ledger[at].arrived.insert(place.row);
+        self.board.count(Counter::ShardsAccepted, 1);
+        if shard.round >= self.first {
+            self.board.arrived(shard.round, shard.worker as usize, now);
+            self.begin(shard.round, place.group, place.row, now);
+        }
+        match self.ledger[at].state {
+            State::Sent => {
+                self.board.count(Counter::ShardsLate, 1);
+                if planted(Bug::LeakSlot) {
+                    std::mem::forget(shard);
+                    return;
+                }
+                self.lane(shard.chunk).push_within_limit(ToLocator::Further(shard));
+                return;
+            }
+            State::Empty if shard.round < self.first => {
+                // The round was closed without this word: there is nothing to check against.
+                self.board.count(Counter::ShardsStale, 1);
+                return;
+            }
+            State::Empty => {
+                let word = self.unused.pop().expect("a word holds at least one shard, and there are as many as shards");
+                self.open[word as usize] = Some(Word::new(shard.round, place.group as u32, shard.chunk));
+                self.ledger[at].state = State::Open(word);
+            }
+            State::Open(_) => {}
+        }
+        let State::Open(index) = self.ledger[at].state else { unreachable!("opened above") };
+        let word = self.open[index as usize].as_mut().expect("an open entry points to a word");
+        word.insert(place.row, shard.slot);
+        self.send_if_ready(at, index, now);
+    }
+
+    /// Somebody began a round. Its time runs once s + 1 workers of a group have: one of them at least is honest, so that a liar
+    /// cannot start the clock while honest workers still compute.
+    fn begin(&mut self, round: u64, group: usize, row: usize, now: Instant) {
+        let needed = self.job.plan.parameters.adversaries() + 1;
+        let state = self.round(round);
+        state.begun[group].insert(row);
+        if state.since.is_none() && state.begun[group].count() >= needed {
+            state.since = Some(now);
+        }
+    }
+
+    fn send_if_ready(&mut self, at: usize, index: u32, now: Instant) {
+        let needed = self.job.plan.parameters.agreement();
+        let linger = self.job.linger;
+        let Some(word) = &self.open[index as usize] else { return };
+        let present = word.present.count();
+        if present < needed {
+            return;
+        }
+        if linger.is_zero() || self.board.connected(word.group as usize).is_subset(word.present) {
+            self.send(at, index);
+        } else if present == needed {
+            self.lingering.push_back(Lingering { due: now + linger, round: word.round, at });
+        }
+    }
+
+    fn send(&mut self, at: usize, index: u32) {
+        let word = self.open[index as usize].take().expect("an open entry points to a word");
+        self.unused.push(index);
+        self.ledger[at].state = State::Sent;
+        self.lane(word.chunk).push_within_limit(ToLocator::Word(word));
+    }
+
+    /// The word that an entry of the list of lingering words still stands for.
+    fn still_open(&self, lingering: &Lingering) -> Option<u32> {
+        let entry = &self.ledger[lingering.at];
+        match entry.state {
+            State::Open(index) if entry.round == lingering.round => Some(index),
+            _ => None,
+        }
+    }
+
+    /// Sends words whose time to wait for more shards is over, or whose last awaited worker left.
+    fn linger(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        while let Some(front) = self.lingering.front().copied() {
+            match self.still_open(&front) {
+                Some(_) if now < front.due => break,
+                Some(index) => {
+                    self.send(front.at, index);
+                    busy = true;
+                }
+                None => {}
+            }
+            self.lingering.pop_front();
+        }
+        let mut changed = false;
+        for group in 0..self.connected.len() {
+            let connected = self.board.connected(group);
+            changed |= std::mem::replace(&mut self.connected[group], connected) != connected;
+        }
+        if changed {
+            for place in 0..self.lingering.len() {
+                let lingering = self.lingering[place];
+                let Some(index) = self.still_open(&lingering) else { continue };
+                let word = self.open[index as usize].as_ref().expect("an open entry points to a word");
+                if self.connected[word.group as usize].is_subset(word.present) {
+                    self.send(lingering.at, index);
+                    busy = true;
+                }
+            }
+        }
+        busy
+    }
+
+    /// Ends the time of the round whose turn it is: what has too few shards is undecodable. Later rounds have their full time
+    /// from the close of this one.
+    fn expire(&mut self, now: Instant) -> bool {
+        let round = self.first;
+        let deadline = self.job.deadline();
+        let state = self.round(round);
+        let over = state.since.is_some_and(|since| now >= since + deadline);
+        if !over || state.expired || planted(Bug::NoDeadline) {
+            return false;
+        }
+        state.expired = true;
+        let needed = self.job.plan.parameters.agreement();
+        let mut starved = false;
+        for group in 0..self.job.plan.parameters.groups() {
+            for chunk in 0..self.job.plan.layout.chunks() {
+                let at = self.entry(round, group, chunk);
+                let Entry { round: known, arrived, state } = self.ledger[at];
+                let (arrived, state) = if known == round { (arrived, state) } else { (Rows::EMPTY, State::Empty) };
+                match state {
+                    State::Sent => {}
+                    State::Open(index) if arrived.count() >= needed => self.send(at, index),
+                    _ if starved => {}
+                    _ => {
+                        starved = true;
+                        let reason =
+                            UndecodableReason::TooFew { arrived: arrived.count() as u32, needed: needed as u32 };
+                        let (group, chunk) = (group as u32, chunk as u32);
+                        self.lane(chunk).push_within_limit(ToLocator::Starved { round, group, chunk, reason });
+                    }
+                }
+            }
+        }
+        for lane in &self.locators {
+            lane.push_within_limit(ToLocator::Expired { round });
+        }
+        true
+    }
+}
+
+impl Stage for Assembler {
+    fn step(&mut self, context: &Context<'_>) -> Progress {
+        let mut busy = self.advance(context.now);
+        for _ in 0..SHARDS_PER_STEP {
+            let Some(shard) = self.shards.pop() else { break };
+            self.take_in(shard, context.now);
+            busy = true;
+        }
+        busy |= self.linger(context.now);
+        busy |= self.expire(context.now);
+        Progress::of(busy)
+    }
+
+    fn timer(&self) -> Option<Instant> {
+        let round = &self.rounds[(self.first % self.window()) as usize];
+        let deadline = round.since.filter(|_| !round.expired).map(|since| since + self.job.deadline());
+        deadline.into_iter().chain(self.lingering.front().map(|front| front.due)).min()
+    }
+
+    fn name(&self) -> &'static str {
+        "assemble"
+    }
+}

@@ -1,0 +1,255 @@
+//! The counters that stages share: credits and closed rounds flow back over it, attributions flow forward.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::code::Rows;
+use crate::wire::{WORKERS_MAX, WorkerSet};
+
+use super::Job;
+
+/// What is counted over the life of the daemon. Each is a plain rising number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Counter {
+    /// Shards whose checks passed.
+    ShardsAccepted,
+    /// Shards with a wrong checksum: dropped, an erasure.
+    ShardsCorrupt,
+    /// Shards of rounds too long ago to be checked.
+    ShardsStale,
+    /// Second shards for the same word and worker: dropped.
+    ShardsDuplicate,
+    /// Shards that came after their word was decided.
+    ShardsLate,
+    /// Words decided.
+    WordsLocated,
+    /// Words that needed more shards than the first r_c + s.
+    WordsDisputed,
+    /// Row verdicts "lies".
+    Lies,
+    /// Row verdicts "does not agree, not provably a lie".
+    Suspects,
+    /// Update chunks decoded.
+    ChunksDecoded,
+    /// Rounds closed complete.
+    RoundsComplete,
+    /// Rounds closed undecodable.
+    RoundsUndecodable,
+    /// Sessions ended because of a violation.
+    Violations,
+    /// Sessions ended because their worker did not read.
+    NotReading,
+    /// Bytes of shards received.
+    BytesReceived,
+    /// Bytes sent.
+    BytesSent,
+    /// Events lost because nobody picked them up.
+    EventsLost,
+    /// The journal could not be written.
+    JournalErrors,
+}
+
+const COUNTERS: usize = Counter::JournalErrors as usize + 1;
+
+/// What is known of one round that is not over, or was not long ago.
+#[derive(Debug)]
+struct Tally {
+    arrived: Box<[AtomicU32]>,
+    liars: [AtomicU64; WORKERS_MAX / 64],
+    ratio: AtomicU32,
+    /// When its first shard came, in nanoseconds since `Board::base`; 0 before.
+    begun: AtomicU64,
+}
+
+/// The counters that stages share.
+#[derive(Debug)]
+pub struct Board {
+    base: OnceLock<Instant>,
+    redundancy: usize,
+    closed: AtomicU64,
+    grants: Box<[AtomicU64]>,
+    connected: Box<[AtomicU64]>,
+    tallies: Box<[Tally]>,
+    late_liars: [AtomicU64; WORKERS_MAX / 64],
+    counters: [AtomicU64; COUNTERS],
+    stop_requested: AtomicBool,
+    stopped: AtomicBool,
+}
+
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    [const { AtomicU64::new(0) }; N]
+}
+
+fn mark(set: &[AtomicU64], worker: usize) {
+    set[worker / 64].fetch_or(1 << (worker % 64), Ordering::Relaxed);
+}
+
+fn workers_of(bits: [u64; WORKERS_MAX / 64]) -> WorkerSet {
+    let one = |(at, word): (usize, u64)| Rows::from_bits(word).iter().map(move |bit| at * 64 + bit);
+    bits.into_iter().enumerate().flat_map(one).collect()
+}
+
+impl Board {
+    pub(super) fn new(job: &Job) -> Board {
+        let parameters = &job.plan.parameters;
+        let tally = |_| Tally {
+            arrived: (0..parameters.workers()).map(|_| AtomicU32::new(0)).collect(),
+            liars: zeros(),
+            ratio: AtomicU32::new(0),
+            begun: AtomicU64::new(0),
+        };
+        Board {
+            base: OnceLock::new(),
+            redundancy: parameters.redundancy(),
+            closed: AtomicU64::new(job.first_round()),
+            grants: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
+            connected: (0..parameters.groups()).map(|_| AtomicU64::new(0)).collect(),
+            tallies: (0..2 * job.plan.window as usize).map(tally).collect(),
+            late_liars: zeros(),
+            counters: zeros(),
+            stop_requested: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Asks the pipeline to stop once the round that has begun is closed.
+    pub fn request_stop(&self) {
+        self.stop_requested.store(true, Ordering::Release);
+    }
+
+    pub(super) fn stop_requested(&self) -> bool {
+        self.stop_requested.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_stopped(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Has the pipeline said good-bye to everybody?
+    pub fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// The first round that is not closed: all before it are.
+    pub fn closed(&self) -> u64 {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Everything before `round` is closed. Told before anybody else can know.
+    pub(super) fn close_before(&self, round: u64) {
+        self.closed.store(round, Ordering::Release);
+    }
+
+    /// Which rows of a group have a session.
+    pub fn connected(&self, group: usize) -> Rows {
+        Rows::from_bits(self.connected[group].load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_connected(&self, worker: usize, connected: bool) {
+        let (group, bit) = (&self.connected[worker / self.redundancy], 1 << (worker % self.redundancy));
+        if connected {
+            group.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            group.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// How many shards `session` of `worker` may have sent in all. Tagged by session, so that a new one does not spend the
+    /// grants of an old one.
+    pub(super) fn grant(&self, worker: usize, session: u64, shards: u64) {
+        self.grants[worker].store(session << 48 | shards, Ordering::Relaxed);
+    }
+
+    pub(super) fn granted(&self, worker: usize, session: u64) -> Option<u64> {
+        let grant = self.grants[worker].load(Ordering::Relaxed);
+        (grant >> 48 == session & 0xffff).then_some(grant & ((1 << 48) - 1))
+    }
+
+    fn tally(&self, round: u64) -> &Tally {
+        &self.tallies[(round % self.tallies.len() as u64) as usize]
+    }
+
+    /// A round enters the window: forget the one that had its place.
+    pub(super) fn open(&self, round: u64) {
+        let tally = self.tally(round);
+        tally.arrived.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        tally.liars.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
+        tally.ratio.store(0, Ordering::Relaxed);
+        tally.begun.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn arrived(&self, round: u64, worker: usize, now: Instant) {
+        let tally = self.tally(round);
+        tally.arrived[worker].fetch_add(1, Ordering::Relaxed);
+        if tally.begun.load(Ordering::Relaxed) == 0 {
+            let base = *self.base.get_or_init(|| now);
+            let since = now.saturating_duration_since(base).as_nanos() as u64;
+            tally.begun.store(since.max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Time since the first shard of a round; zero if none came.
+    pub(super) fn age(&self, round: u64, now: Instant) -> Duration {
+        let begun = self.tally(round).begun.load(Ordering::Relaxed);
+        let Some(base) = self.base.get().filter(|_| begun > 0) else { return Duration::ZERO };
+        now.saturating_duration_since(*base + Duration::from_nanos(begun))
+    }
+
+    pub(super) fn arrivals(&self, round: u64, worker: usize) -> u32 {
+        self.tally(round).arrived[worker].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lied(&self, round: u64, worker: usize) {
+        mark(&self.tally(round).liars, worker);
+        self.count(Counter::Lies, 1);
+    }
+
+    pub(super) fn lied_late(&self, worker: usize) {
+        mark(&self.late_liars, worker);
+        self.count(Counter::Lies, 1);
+    }
+
+    pub(super) fn liars(&self, round: u64) -> WorkerSet {
+        workers_of(std::array::from_fn(|at| self.tally(round).liars[at].load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn take_late_liars(&self) -> WorkerSet {
+        workers_of(std::array::from_fn(|at| self.late_liars[at].swap(0, Ordering::Relaxed)))
+    }
+
+    /// Residual over tolerance of a word that was believed.
+    pub(super) fn believed(&self, round: u64, ratio: f32) {
+        // The bits of floats that are not negative rise with their values.
+        self.tally(round).ratio.fetch_max(ratio.max(0.0).to_bits(), Ordering::Relaxed);
+    }
+
+    pub(super) fn residual_ratio(&self, round: u64) -> f32 {
+        f32::from_bits(self.tally(round).ratio.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn count(&self, counter: Counter, by: u64) {
+        self.counters[counter as usize].fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// A counter's value.
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worker_sets_hold_what_was_marked() {
+        let bits = zeros::<{ WORKERS_MAX / 64 }>();
+        for worker in [0, 63, 64, 1023] {
+            mark(&bits, worker);
+        }
+        let set = workers_of(std::array::from_fn(|at| bits[at].load(Ordering::Relaxed)));
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 1023]);
+    }
+}

@@ -1,0 +1,89 @@
+//! Every bound of the pipeline, computed from the plan in one place.
+
+use crate::wire::{HEADER_BYTES, Plan, REPORT_BYTES};
+
+/// How much of everything there can be. All rings have room for all that can be on its way, so that handing over between stages
+/// never fails; what is really scarce are slots, and workers wait for those as credits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Shards of one worker in the daemon at once.
+    pub credits: usize,
+    /// Header and longest shard.
+    pub shard_slot_bytes: usize,
+    /// Update chunks decoded and not yet sent to everybody.
+    pub updates: usize,
+    /// Reports not yet sent to everybody.
+    pub reports: usize,
+    /// Header and longest update chunk, or report.
+    pub update_slot_bytes: usize,
+    /// Rounds whose words can still be checked: those in the window, and as many closed ones before it.
+    pub history: usize,
+    /// Words open at once.
+    pub words: usize,
+    /// Words with enough shards to try, at once.
+    pub located_words: usize,
+    /// Checked shards on their way to the assembler.
+    pub shards_ring: usize,
+    /// Words, further shards and deadlines on their way through one lane.
+    pub words_ring: usize,
+    /// Workers joining at once.
+    pub admissions: usize,
+    /// Events that nobody has picked up yet.
+    pub events: usize,
+    /// Frames on their way to one worker.
+    pub outbound: usize,
+    window: usize,
+}
+
+impl Limits {
+    /// The limits of a job with this plan and `updates` update slots.
+    pub fn of(plan: &Plan, updates: usize) -> Limits {
+        let workers = plan.parameters.workers();
+        let (credits, window) = (plan.credits as usize, plan.window as usize);
+        // Each worker's slots: it can have no more shards anywhere in the pipeline.
+        let shards = workers * credits;
+        let width = plan.layout.chunk_width();
+        let chunk = (plan.layout.compression() * width).min(plan.layout.dimension());
+        // One report per open round, and one in each queue that is not read for as long.
+        let reports = 2 * window;
+        // Per open round: its deadline, and one word that starved.
+        let deadlines = 2 * window;
+        Limits {
+            credits,
+            shard_slot_bytes: HEADER_BYTES + 4 * width,
+            updates,
+            reports,
+            update_slot_bytes: HEADER_BYTES + (4 * chunk).max(REPORT_BYTES),
+            history: 2 * window,
+            // A word holds at least one shard.
+            words: shards,
+            // A word goes to its locator with at least r_c + s shards, and to its decoder with as many.
+            located_words: shards.div_ceil(plan.parameters.agreement()),
+            shards_ring: shards,
+            words_ring: shards + deadlines,
+            // Everybody, twice: a worker may come back before its old session was noticed to be gone.
+            admissions: 2 * workers,
+            // A join, a leave and a round's end per worker and open round.
+            events: 4 * (workers + window) + 64,
+            // Every update slot and report, and the frames ready, credit and closing.
+            outbound: updates + reports + 3,
+            window,
+        }
+    }
+
+    /// Updates and failures on their way to the pusher, from `lanes` decoders.
+    pub fn updates_ring(&self, lanes: usize) -> usize {
+        // Each decoder can fail each open round once.
+        self.updates + lanes * 2 * self.window
+    }
+
+    /// Bytes of slots for shards, in a job of `workers` workers.
+    pub fn shard_bytes(&self, workers: usize) -> usize {
+        workers * self.credits * self.shard_slot_bytes.next_multiple_of(64)
+    }
+
+    /// Bytes of slots for updates and reports.
+    pub fn update_bytes(&self) -> usize {
+        2 * self.updates.max(self.reports) * self.update_slot_bytes.next_multiple_of(64)
+    }
+}

@@ -1,0 +1,364 @@
+//! From frames to updates: five stages, each with one kind of input and one kind of output.
+//!
+//! ```text
+//! Frame -> receiver -> Shard -> assembler -> Word -> locator -> Located -> decoder -> Update -> pusher -> Frame
+//! ```
+//!
+//! A stage's `step` does what can be done now and returns; it never blocks, sleeps or spawns, and after
+//! [`Pipeline::new`] nothing on this path allocates. Between stages are bounded lock-free rings. Only credits and counters flow
+//! back, over the [`Board`]. A round is a stream of independent chunks, so receiving, decoding and pushing of one round
+//! overlap, and memory is bounded by the shards in flight.
+//!
+//! `locator` and `decoder` may exist several times (*lanes*); a chunk belongs to the lane `chunk % lanes`, so the result does
+//! not depend on how many there are.
+
+mod assembler;
+mod board;
+mod decoder;
+mod limits;
+mod locator;
+mod pusher;
+mod reactor;
+mod receiver;
+mod ring;
+mod sabotage;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::queue::ArrayQueue;
+
+pub use assembler::Assembler;
+pub use board::{Board, Counter};
+pub use decoder::Decoder;
+pub use limits::Limits;
+pub use locator::Locator;
+pub use pusher::{Pusher, read_journal};
+pub use reactor::{Idle, Reactor, ReactorError};
+pub use receiver::Receiver;
+pub use sabotage::{Bug, plant};
+
+use crate::code::{Generator, ROWS_MAX, Rows};
+use crate::memory::{Bell, Slab, Slot};
+use crate::transport::{Disconnect, Inbound, Outbound};
+use crate::wire::{HEADER_BYTES, Plan, Report, Resume, UndecodableReason};
+use ring::{Producer, ring};
+
+/// Everything that is fixed for the life of the daemon's job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What workers are told.
+    pub plan: Plan,
+    /// The generator that the plan names.
+    pub generator: Arc<Generator>,
+    /// Number of the job: a hash of its name.
+    pub number: u64,
+    /// The daemon's epoch: random, another one after every start.
+    pub epoch: u64,
+    /// Secret projections per shard.
+    pub projections: usize,
+    /// How long to wait for further shards once r_c + s have come; zero decides at once.
+    pub linger: Duration,
+    /// A session that does not take what is sent to it for this long is ended.
+    pub write_deadline: Duration,
+    /// Update chunks that can be on their way to workers.
+    pub updates: usize,
+    /// Key of the secret projections: from the operating system, or a simulation's seed.
+    pub secret: [u8; 32],
+    /// Where a daemon before this one stopped.
+    pub resume: Option<Resume>,
+}
+
+impl Job {
+    /// Time from a round's begin to its end.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_millis(u64::from(self.plan.deadline_ms))
+    }
+
+    /// The first round that this daemon can close.
+    pub fn first_round(&self) -> u64 {
+        self.resume.map_or(0, |resume| resume.round.saturating_add(1))
+    }
+}
+
+/// What a stage did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Something: call again soon.
+    Busy,
+    /// Nothing: wait for a bell, a socket or a timer.
+    Idle,
+}
+
+impl Progress {
+    fn of(busy: bool) -> Progress {
+        if busy { Progress::Busy } else { Progress::Idle }
+    }
+}
+
+/// What a stage is given when it is stepped.
+pub struct Context<'a> {
+    /// The time.
+    pub now: Instant,
+    /// Where sockets are registered; `None` in the simulation.
+    pub registry: Option<&'a mio::Registry>,
+}
+
+/// One stage of the pipeline.
+pub trait Stage: Send {
+    /// Does what can be done now, in bounded time.
+    fn step(&mut self, context: &Context<'_>) -> Progress;
+
+    /// The socket registered under `token` is ready.
+    fn ready(&mut self, token: usize) {
+        let _ = token;
+    }
+
+    /// When this stage wants to be stepped even if nothing happens.
+    fn timer(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The stage's name in settings and thread names.
+    fn name(&self) -> &'static str;
+}
+
+/// A frame whose header, length, checksum, job, worker, round and chunk were checked.
+#[derive(Debug)]
+pub struct Shard {
+    worker: u32,
+    chunk: u32,
+    round: u64,
+    slot: Slot,
+}
+
+/// The numbers of a shard of `width`, in the slot that it arrived in.
+fn numbers(slot: &[u8], width: usize) -> &[f32] {
+    bytemuck::cast_slice(&slot[HEADER_BYTES..HEADER_BYTES + 4 * width])
+}
+
+/// The received word of one (round, group, chunk); rows without a shard are erasures.
+#[derive(Debug)]
+struct Word {
+    round: u64,
+    group: u32,
+    chunk: u32,
+    present: Rows,
+    shards: [Option<Slot>; ROWS_MAX],
+}
+
+impl Word {
+    fn new(round: u64, group: u32, chunk: u32) -> Word {
+        Word { round, group, chunk, present: Rows::EMPTY, shards: [const { None }; ROWS_MAX] }
+    }
+
+    fn insert(&mut self, row: usize, slot: Slot) {
+        self.present.insert(row);
+        self.shards[row] = Some(slot);
+    }
+}
+
+/// What the assembler sends to a locator.
+#[derive(Debug)]
+// A word is as large as its slots' handles; boxing it would allocate on the data path.
+#[allow(clippy::large_enum_variant)]
+enum ToLocator {
+    /// Enough shards to try.
+    Word(Word),
+    /// A shard that came after its word went out.
+    Further(Shard),
+    /// The round's time is up: what is undecided stays so.
+    Expired { round: u64 },
+    /// A word that never had enough shards.
+    Starved { round: u64, group: u32, chunk: u32, reason: UndecodableReason },
+}
+
+/// What a locator sends to its decoder.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
+enum ToDecoder {
+    /// A word and the rows to recover from; the others are gone.
+    Located { word: Word, rows: Rows },
+    /// The round cannot be decoded.
+    Undecodable { round: u64, group: u32, chunk: u32, reason: UndecodableReason },
+}
+
+/// What a decoder sends to the pusher.
+#[derive(Debug)]
+enum ToPusher {
+    /// A decoded chunk: a whole frame in a slot.
+    Update { round: u64, chunk: u32, checksum: u32, slot: Slot, len: usize },
+    /// The round cannot be decoded.
+    Undecodable { round: u64, group: u32, chunk: u32, reason: UndecodableReason },
+}
+
+/// A worker whose identity was checked, with its connection's halves.
+pub struct Admission<H: ?Sized> {
+    /// The worker's index.
+    pub worker: u32,
+    /// The session's number.
+    pub session: u64,
+    /// The half of the connection.
+    pub half: Box<H>,
+}
+
+/// What the pipeline tells the rest of the daemon. Lost (and counted) rather than waited for, if nobody listens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)]
+pub enum Event {
+    /// A worker's session can submit from this round on.
+    Joined {
+        /// The worker.
+        worker: u32,
+        /// Its first round.
+        round: u64,
+    },
+    /// A worker's session is over.
+    Left {
+        /// The worker.
+        worker: u32,
+        /// Why.
+        why: Disconnect,
+    },
+    /// A worker did not take its update for too long: its session was ended.
+    NotReading {
+        /// The worker.
+        worker: u32,
+    },
+    /// A round was closed.
+    Closed {
+        /// The round.
+        round: u64,
+        /// What the workers were told.
+        report: Report,
+        /// From its first shard to its close.
+        duration: Duration,
+    },
+}
+
+/// The stages, and the ends by which the rest of the daemon reaches them.
+pub struct Pipeline {
+    /// Checks frames.
+    pub receiver: Receiver,
+    /// Gathers shards into words.
+    pub assembler: Assembler,
+    /// Finds who lied; one per lane.
+    pub locators: Vec<Locator>,
+    /// Recovers sums; one per lane.
+    pub decoders: Vec<Decoder>,
+    /// Sends updates and reports.
+    pub pusher: Pusher,
+    /// How to reach them.
+    pub handle: Handle,
+}
+
+/// How the rest of the daemon reaches the pipeline.
+#[derive(Clone)]
+pub struct Handle {
+    inbound: Producer<Admission<dyn Inbound>>,
+    outbound: Producer<Admission<dyn Outbound>>,
+    /// What happened.
+    pub events: Arc<ArrayQueue<Event>>,
+    /// The counters that all stages share.
+    pub board: Arc<Board>,
+}
+
+impl Handle {
+    /// Hands a connection to the pipeline; `false` if too many joined at once.
+    pub fn admit(&self, worker: u32, session: u64, connection: crate::transport::Connection) -> bool {
+        let crate::transport::Connection { inbound, outbound } = connection;
+        self.outbound.push(Admission { worker, session, half: outbound }).is_ok()
+            && self.inbound.push(Admission { worker, session, half: inbound }).is_ok()
+    }
+}
+
+/// The reactor on which each stage runs, as its bell.
+pub struct Bells {
+    /// Of the receiver.
+    pub receiver: Arc<Bell>,
+    /// Of the assembler.
+    pub assembler: Arc<Bell>,
+    /// Of the locator of each lane.
+    pub locators: Vec<Arc<Bell>>,
+    /// Of the decoder of each lane.
+    pub decoders: Vec<Arc<Bell>>,
+    /// Of the pusher.
+    pub pusher: Arc<Bell>,
+}
+
+impl Bells {
+    /// Bells for `lanes` lanes that wake nobody: for a caller that steps all stages itself.
+    pub fn silent(lanes: usize) -> Bells {
+        let bell = || Arc::new(Bell::silent());
+        Bells {
+            receiver: bell(),
+            assembler: bell(),
+            locators: (0..lanes).map(|_| bell()).collect(),
+            decoders: (0..lanes).map(|_| bell()).collect(),
+            pusher: bell(),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Claims all memory and connects the stages; the number of lanes is that of the locators' bells.
+    ///
+    /// # Panics
+    /// If there is no lane, or not as many locators as decoders.
+    pub fn new(job: &Job, bells: &Bells) -> Pipeline {
+        let lanes = bells.locators.len();
+        assert!(lanes >= 1 && lanes == bells.decoders.len(), "as many locators as decoders, at least one");
+        let job = Arc::new(job.clone());
+        let limits = Limits::of(&job.plan, job.updates);
+        let workers = job.plan.parameters.workers();
+        let board = Arc::new(Board::new(&job));
+        let shards = Slab::new(workers, limits.credits, limits.shard_slot_bytes, vec![bells.receiver.clone()]);
+        let update_bells = bells.decoders.iter().chain([&bells.pusher]).cloned().collect();
+        let updates = Slab::new(2, limits.updates.max(limits.reports), limits.update_slot_bytes, update_bells);
+        let events = Arc::new(ArrayQueue::new(limits.events));
+
+        let (inbound, admitted_in) = ring(limits.admissions, bells.receiver.clone());
+        let (outbound, admitted_out) = ring(limits.admissions, bells.pusher.clone());
+        let (to_assembler, from_receiver) = ring(limits.shards_ring, bells.assembler.clone());
+        let (to_pusher, from_decoders) = ring(limits.updates_ring(lanes), bells.pusher.clone());
+        let mut to_locators = Vec::new();
+        let (mut locators, mut decoders) = (Vec::new(), Vec::new());
+        for lane in 0..lanes {
+            let (to_locator, from_assembler) = ring(limits.words_ring, bells.locators[lane].clone());
+            let (to_decoder, from_locator) = ring(limits.words_ring, bells.decoders[lane].clone());
+            to_locators.push(to_locator);
+            locators.push(Locator::new(&job, lane, lanes, board.clone(), from_assembler, to_decoder));
+            decoders.push(Decoder::new(&job, board.clone(), updates.clone(), from_locator, to_pusher.clone()));
+        }
+        let receiver =
+            Receiver::new(&job, board.clone(), shards, admitted_in, to_assembler, bells.pusher.clone(), events.clone());
+        let assembler = Assembler::new(&job, board.clone(), from_receiver, to_locators);
+        let wake = [&bells.receiver, &bells.assembler].into_iter().chain(&bells.locators).chain(&bells.decoders);
+        let wake = wake.cloned().collect();
+        let pusher = Pusher::new(&job, board.clone(), updates, admitted_out, from_decoders, wake, events.clone());
+        let handle = Handle { inbound, outbound, events, board };
+        Pipeline { receiver, assembler, locators, decoders, pusher, handle }
+    }
+
+    /// Steps every stage once, in the order of the flow: the whole daemon as one function of time.
+    pub fn step(&mut self, now: Instant) -> Progress {
+        let context = Context { now, registry: None };
+        let mut busy = false;
+        for stage in self.stages() {
+            busy |= stage.step(&context) == Progress::Busy;
+        }
+        Progress::of(busy)
+    }
+
+    fn stages(&mut self) -> impl Iterator<Item = &mut dyn Stage> {
+        let first: [&mut dyn Stage; 2] = [&mut self.receiver, &mut self.assembler];
+        let locators = self.locators.iter_mut().map(|stage| stage as &mut dyn Stage);
+        let decoders = self.decoders.iter_mut().map(|stage| stage as &mut dyn Stage);
+        first.into_iter().chain(locators).chain(decoders).chain([&mut self.pusher as &mut dyn Stage])
+    }
+
+    /// The earliest time at which a stage wants to be stepped even if nothing happens.
+    pub fn timer(&mut self) -> Option<Instant> {
+        self.stages().filter_map(|stage| stage.timer()).min()
+    }
+}

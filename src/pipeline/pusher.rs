@@ -1,0 +1,398 @@
+//! Update chunks in, frames out: sends each chunk to every worker from one slot, closes rounds in order, grants credits.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam::queue::ArrayQueue;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::board::{Board, Counter};
+use super::ring::Consumer;
+use super::sabotage::{Bug, planted};
+use super::{Admission, Context, Event, Job, Progress, Stage, ToPusher};
+use crate::memory::{Bell, SharedSlot, Slab};
+use crate::transport::{Outbound, Outgoing};
+use crate::wire::{
+    HEADER_BYTES, Header, Kind, REPORT_BYTES, Report, Resume, RoundOutcome, UndecodableReason, WORKERS_MAX,
+    header_bytes, seal,
+};
+
+/// Updates taken in one step.
+const UPDATES_PER_STEP: usize = 16;
+
+/// While update slots are short, a session that takes nothing has this share of its time.
+const PRESSURE: u32 = 20;
+
+/// Sends updates and reports to all workers.
+pub struct Pusher {
+    job: Arc<Job>,
+    board: Arc<Board>,
+    updates: Slab,
+    admitted: Consumer<Admission<dyn Outbound>>,
+    decoded: Consumer<ToPusher>,
+    wake: Vec<Arc<Bell>>,
+    events: Arc<ArrayQueue<Event>>,
+    peers: Vec<Option<Peer>>,
+    rounds: Vec<Round>,
+    /// The first round that is not closed.
+    first: u64,
+    journal: Option<File>,
+    stopping: Option<u64>,
+}
+
+struct Peer {
+    outbound: Box<dyn Outbound>,
+    session: u64,
+    /// It gets every chunk of this round and of all after it, and nothing of those before.
+    from: u64,
+    granted: u64,
+    writable: bool,
+    /// Frames are waiting, and none of their bytes has left since.
+    stalled: Option<Instant>,
+}
+
+#[derive(Clone)]
+struct Round {
+    pushed: usize,
+    digest: u64,
+    failed: Option<(u32, u32, UndecodableReason)>,
+}
+
+impl Round {
+    const NEW: Round = Round { pushed: 0, digest: 0, failed: None };
+}
+
+impl Pusher {
+    pub(super) fn new(
+        job: &Arc<Job>,
+        board: Arc<Board>,
+        updates: Slab,
+        admitted: Consumer<Admission<dyn Outbound>>,
+        decoded: Consumer<ToPusher>,
+        wake: Vec<Arc<Bell>>,
+        events: Arc<ArrayQueue<Event>>,
+    ) -> Pusher {
+        let peers = (0..job.plan.parameters.workers()).map(|_| None).collect();
+        let rounds = vec![Round::NEW; job.plan.window as usize];
+        let (job, first) = (job.clone(), job.first_round());
+        Pusher {
+            job,
+            board,
+            updates,
+            admitted,
+            decoded,
+            wake,
+            events,
+            peers,
+            rounds,
+            first,
+            journal: None,
+            stopping: None,
+        }
+    }
+
+    /// Keeps the last closed round and its digest in this file, so that a restarted daemon goes on counting. It is written
+    /// before any worker learns that the round is closed.
+    pub fn keep_journal(&mut self, journal: File) {
+        self.journal = Some(journal);
+    }
+
+    fn round(&mut self, round: u64) -> &mut Round {
+        let at = (round % self.rounds.len() as u64) as usize;
+        &mut self.rounds[at]
+    }
+
+    fn tell(&self, event: Event) {
+        if self.events.push(event).is_err() {
+            self.board.count(Counter::EventsLost, 1);
+        }
+    }
+
+    fn take_in(&mut self, admission: Admission<dyn Outbound>, context: &Context<'_>) {
+        let Admission { worker, session, half: outbound } = admission;
+        let index = worker as usize;
+        self.end(index, context);
+        let token = Token(WORKERS_MAX + index);
+        if let (Some(registry), Some(descriptor)) = (context.registry, outbound.descriptor())
+            && registry.register(&mut SourceFd(&descriptor), token, Interest::WRITABLE).is_err()
+        {
+            // The receiver sees the closed connection and says so.
+            return;
+        }
+        // The first round of which no chunk is out, here and in all later ones: the worker gets all of it.
+        let window = self.first..self.first + self.rounds.len() as u64;
+        let from = window.clone().rev().find(|round| self.round(*round).pushed > 0).map_or(self.first, |last| last + 1);
+        let from = if planted(Bug::ReadyTooEarly) { self.first } else { from };
+        let mut peer = Peer { outbound, session, from, granted: 0, writable: true, stalled: None };
+        let header = Header { job: self.job.number, session: self.job.epoch, round: from, ..Header::new(Kind::Ready) };
+        let queued = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
+        debug_assert!(queued.is_ok(), "the queue of a new connection is empty");
+        self.peers[index] = Some(peer);
+        self.tell(Event::Joined { worker, round: from });
+    }
+
+    fn end(&mut self, index: usize, context: &Context<'_>) {
+        let Some(mut peer) = self.peers[index].take() else { return };
+        if let (Some(registry), Some(descriptor)) = (context.registry, peer.outbound.descriptor()) {
+            // Closing the descriptor takes it off the poll in any case.
+            let _ = registry.deregister(&mut SourceFd(&descriptor));
+        }
+        peer.outbound.close();
+    }
+
+    /// Queues one frame for everybody who gets `round`.
+    fn broadcast(&mut self, round: u64, slot: &SharedSlot, len: usize, context: &Context<'_>) {
+        for index in 0..self.peers.len() {
+            let Some(peer) = &mut self.peers[index] else { continue };
+            if peer.from <= round && peer.outbound.send(Outgoing::Shared(slot.clone(), len)).is_err() {
+                self.not_reading(index, context);
+            }
+        }
+    }
+
+    fn not_reading(&mut self, index: usize, context: &Context<'_>) {
+        self.end(index, context);
+        self.board.count(Counter::NotReading, 1);
+        self.tell(Event::NotReading { worker: index as u32 });
+    }
+
+    fn push(&mut self, message: ToPusher, context: &Context<'_>) {
+        match message {
+            ToPusher::Update { round, chunk, checksum, slot, len } => {
+                if round < self.first {
+                    return;
+                }
+                let state = self.round(round);
+                state.pushed += 1;
+                state.digest = state.digest.wrapping_add(Report::digest_term(chunk, checksum));
+                self.broadcast(round, &slot.freeze(), len, context);
+            }
+            ToPusher::Undecodable { round, group, chunk, reason } => {
+                if round >= self.first {
+                    self.round(round).failed.get_or_insert((group, chunk, reason));
+                }
+            }
+        }
+    }
+
+    /// Closes the first open round, if all of it is pushed or it cannot be.
+    fn close(&mut self, context: &Context<'_>) -> bool {
+        let (number, chunks) = (self.first, self.job.plan.layout.chunks());
+        let Round { pushed, digest, failed } = self.round(number).clone();
+        let enough = if planted(Bug::CloseEarly) { chunks - 1 } else { chunks };
+        if failed.is_none() && (pushed < enough || pushed == 0) {
+            return false;
+        }
+        let Some(mut slot) = self.updates.take(1) else { return false };
+        let mut report = Report {
+            outcome: match failed {
+                None => RoundOutcome::Complete,
+                Some((group, chunk, reason)) => RoundOutcome::Undecodable { group, chunk, reason },
+            },
+            digest: if failed.is_none() { digest } else { 0 },
+            residual_ratio: self.board.residual_ratio(number),
+            liars: self.board.liars(number),
+            late_liars: self.board.take_late_liars(),
+            absent: Default::default(),
+            late: Default::default(),
+        };
+        for worker in 0..self.peers.len() {
+            match self.board.arrivals(number, worker) as usize {
+                0 => report.absent.insert(worker),
+                some if some < chunks => report.late.insert(worker),
+                _ => {}
+            }
+        }
+        if planted(Bug::BlameAbsent) {
+            report.liars = report.liars.union(&report.absent);
+        }
+        let duration = self.board.age(number, context.now);
+        let counter = if failed.is_none() { Counter::RoundsComplete } else { Counter::RoundsUndecodable };
+        self.board.count(counter, 1);
+        self.write_journal(Resume { round: number, digest: report.digest });
+
+        // Before anybody can know of the close, the window moves: what a worker sends because of it must be inside.
+        *self.round(number) = Round::NEW;
+        self.first += 1;
+        self.board.close_before(self.first);
+        self.wake.iter().for_each(|bell| bell.ring());
+
+        let payload = &mut slot[HEADER_BYTES..HEADER_BYTES + REPORT_BYTES];
+        report.write(payload.try_into().expect("a report's length"));
+        let header =
+            Header { job: self.job.number, session: self.job.epoch, round: number, ..Header::new(Kind::RoundEnd) };
+        seal(header, &mut slot[..HEADER_BYTES + REPORT_BYTES]);
+        self.broadcast(number, &slot.freeze(), HEADER_BYTES + REPORT_BYTES, context);
+        self.tell(Event::Closed { round: number, report, duration });
+        true
+    }
+
+    fn write_journal(&mut self, closed: Resume) {
+        let Some(journal) = &self.journal else { return };
+        if journal.write_all_at(&journal_bytes(closed), 0).is_err() {
+            self.board.count(Counter::JournalErrors, 1);
+        }
+    }
+
+    fn serve(&mut self, index: usize, context: &Context<'_>) -> bool {
+        let short = self.updates.free(0) == 0;
+        let Some(peer) = &mut self.peers[index] else { return false };
+        let mut busy = false;
+        // While frames are waiting, credits wait too: so they never fill the queue.
+        if peer.stalled.is_none()
+            && let Some(granted) = self.board.granted(index, peer.session)
+            && granted != peer.granted
+        {
+            let header = Header {
+                job: self.job.number,
+                session: self.job.epoch,
+                argument: granted,
+                ..Header::new(Kind::Credit)
+            };
+            if peer.outbound.send(Outgoing::Control(header_bytes(header, &[]))).is_ok() {
+                peer.granted = granted;
+                busy = true;
+            }
+        }
+        if peer.outbound.queued() > 0 || peer.outbound.descriptor().is_none() {
+            if peer.writable {
+                match peer.outbound.flush(context.now) {
+                    Ok(flushed) => {
+                        self.board.count(Counter::BytesSent, flushed.bytes as u64);
+                        busy |= flushed.bytes > 0;
+                        if flushed.empty {
+                            peer.stalled = None;
+                        } else {
+                            peer.writable = peer.outbound.descriptor().is_none();
+                            if flushed.bytes > 0 || peer.stalled.is_none() {
+                                peer.stalled = Some(context.now);
+                            }
+                        }
+                    }
+                    Err(_) => {
+                        // The receiver sees the end of the connection too, and says why.
+                        self.end(index, context);
+                        return true;
+                    }
+                }
+            }
+            let limit = if short { self.job.write_deadline / PRESSURE } else { self.job.write_deadline };
+            let stalled = self.peers[index].as_ref().and_then(|peer| peer.stalled);
+            if stalled.is_some_and(|since| context.now.saturating_duration_since(since) >= limit) {
+                self.not_reading(index, context);
+                return true;
+            }
+        }
+        busy
+    }
+
+    /// Once asked to stop: lets the round that has begun come to its end, then says good-bye to everybody.
+    fn stop(&mut self, context: &Context<'_>) -> bool {
+        if !self.board.stop_requested() || self.board.stopped() {
+            return false;
+        }
+        let open = *self.stopping.get_or_insert(self.first);
+        let begun = (0..self.peers.len()).any(|worker| self.board.arrivals(self.first, worker) > 0);
+        if begun && self.first == open {
+            return false;
+        }
+        let header = Header { job: self.job.number, session: self.job.epoch, ..Header::new(Kind::Closing) };
+        for index in 0..self.peers.len() {
+            let Some(peer) = &mut self.peers[index] else { continue };
+            // Who does not take it learns it from the end of the connection.
+            let _ = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
+            let _ = peer.outbound.flush(context.now);
+        }
+        self.board.set_stopped();
+        self.wake.iter().for_each(|bell| bell.ring());
+        true
+    }
+}
+
+/// Bytes of the journal.
+const JOURNAL_BYTES: usize = 32;
+
+fn journal_bytes(closed: Resume) -> [u8; JOURNAL_BYTES] {
+    let mut bytes = [0; JOURNAL_BYTES];
+    bytes[..8].copy_from_slice(b"SOLNJRN1");
+    bytes[8..16].copy_from_slice(&closed.round.to_le_bytes());
+    bytes[16..24].copy_from_slice(&closed.digest.to_le_bytes());
+    let checksum = crc32c::crc32c(&bytes[..24]);
+    bytes[24..28].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+/// Reads a journal: `Ok(None)` for an empty one.
+///
+/// # Errors
+/// If the bytes are not a whole journal.
+pub fn read_journal(bytes: &[u8]) -> Result<Option<Resume>, &'static str> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let Some(bytes) = bytes.first_chunk::<JOURNAL_BYTES>() else { return Err("it is cut off") };
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let closed = Resume { round: number(8), digest: number(16) };
+    if *bytes == journal_bytes(closed) { Ok(Some(closed)) } else { Err("its checksum is wrong") }
+}
+
+impl Stage for Pusher {
+    fn step(&mut self, context: &Context<'_>) -> Progress {
+        let mut busy = false;
+        while let Some(admission) = self.admitted.pop() {
+            self.take_in(admission, context);
+            busy = true;
+        }
+        for _ in 0..UPDATES_PER_STEP {
+            let Some(message) = self.decoded.pop() else { break };
+            self.push(message, context);
+            busy = true;
+        }
+        while self.close(context) {
+            busy = true;
+        }
+        for index in 0..self.peers.len() {
+            busy |= self.serve(index, context);
+        }
+        busy |= self.stop(context);
+        Progress::of(busy)
+    }
+
+    fn ready(&mut self, token: usize) {
+        if let Some(Some(peer)) = token.checked_sub(WORKERS_MAX).and_then(|index| self.peers.get_mut(index)) {
+            peer.writable = true;
+        }
+    }
+
+    fn timer(&self) -> Option<Instant> {
+        let short = self.updates.free(0) == 0;
+        let limit = if short { self.job.write_deadline / PRESSURE } else { self.job.write_deadline };
+        self.peers.iter().flatten().filter_map(|peer| Some(peer.stalled? + limit)).min()
+    }
+
+    fn name(&self) -> &'static str {
+        "push"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_read_back_and_a_damaged_one_is_refused() {
+        let closed = Resume { round: 812, digest: 0xdead_beef };
+        let bytes = journal_bytes(closed);
+        assert_eq!(read_journal(&bytes), Ok(Some(closed)));
+        assert_eq!(read_journal(&[]), Ok(None));
+        assert!(read_journal(&bytes[..31]).is_err());
+        for at in 0..JOURNAL_BYTES {
+            let mut damaged = bytes;
+            damaged[at] ^= 4;
+            assert!(read_journal(&damaged).is_err(), "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One thread that steps a list of stages, and how it waits when none of them has anything to do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token, Waker};
+
+use super::{Context, Progress, Stage};
+use crate::memory::Bell;
+
+const BELL: Token = Token(usize::MAX);
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+/// A parked reactor looks up at least this often.
+const LOOK_UP: Duration = Duration::from_millis(500);
+/// While stages have work, sockets are asked for readiness once in so many steps.
+const STEPS_PER_POLL: usize = 4;
+
+/// What a reactor does when its stages have nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Sleeps until a socket, a bell or a timer wakes it: right where there are few cores.
+    Park,
+    /// Gives the core to whoever wants it, and looks again.
+    Yield,
+    /// Looks again at once: the least delay, and a whole core.
+    Spin,
+}
+
+/// Why a reactor cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReactorError {
+    /// The operating system gives no poll.
+    #[error("cannot create an event queue (epoll): {0}")]
+    Poll(std::io::Error),
+}
+
+/// Steps stages until it is told to stop.
+pub struct Reactor {
+    poll: Poll,
+    bell: Arc<Bell>,
+    idle: Idle,
+}
+
+impl Reactor {
+    /// A reactor with its own event queue.
+    ///
+    /// # Errors
+    /// If the operating system has none left.
+    pub fn new(idle: Idle) -> Result<Reactor, ReactorError> {
+        let poll = Poll::new().map_err(ReactorError::Poll)?;
+        let waker = Waker::new(poll.registry(), BELL).map_err(ReactorError::Poll)?;
+        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle })
+    }
+
+    /// Rings when there is work for this reactor.
+    pub fn bell(&self) -> Arc<Bell> {
+        self.bell.clone()
+    }
+
+    /// Steps `stages` until `over`. Call it on the thread that is to do the work.
+    ///
+    /// # Errors
+    /// If waiting for events fails.
+    pub fn run(&mut self, stages: &mut [Box<dyn Stage>], over: impl Fn() -> bool) -> Result<(), ReactorError> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut steps = 0;
+        while !over() {
+            let busy = self.step(stages);
+            steps += 1;
+            if busy {
+                if steps % STEPS_PER_POLL == 0 {
+                    self.look(&mut events, Some(Duration::ZERO), stages)?;
+                }
+                continue;
+            }
+            match self.idle {
+                Idle::Park => {
+                    // Announce first, look once more, sleep only then: see `Bell`.
+                    self.bell.about_to_park();
+                    if !over() && !self.step(stages) {
+                        let timer = stages.iter().filter_map(|stage| stage.timer()).min();
+                        let now = Instant::now();
+                        let wait = timer.map_or(LOOK_UP, |timer| timer.saturating_duration_since(now).min(LOOK_UP));
+                        // The kernel counts in milliseconds: rounded down, the last of them would be spent spinning.
+                        let wait = if wait.is_zero() { wait } else { wait + Duration::from_millis(1) };
+                        self.look(&mut events, Some(wait), stages)?;
+                    }
+                    self.bell.awake();
+                }
+                Idle::Yield => {
+                    self.look(&mut events, Some(Duration::ZERO), stages)?;
+                    std::thread::yield_now();
+                }
+                Idle::Spin => {
+                    self.look(&mut events, Some(Duration::ZERO), stages)?;
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&self, stages: &mut [Box<dyn Stage>]) -> bool {
+        let context = Context { now: Instant::now(), registry: Some(self.poll.registry()) };
+        let mut busy = false;
+        for stage in stages {
+            busy |= stage.step(&context) == Progress::Busy;
+        }
+        busy
+    }
+
+    fn look(
+        &mut self,
+        events: &mut Events,
+        wait: Option<Duration>,
+        stages: &mut [Box<dyn Stage>],
+    ) -> Result<(), ReactorError> {
+        match self.poll.poll(events, wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(ReactorError::Poll(error)),
+        }
+        for event in events.iter().filter(|event| event.token() != BELL) {
+            stages.iter_mut().for_each(|stage| stage.ready(event.token().0));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,233 @@
+//! Frames in, checked shards out; posts free slots and grants credits for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::board::{Board, Counter};
+use super::ring::{Consumer, Producer};
+use super::sabotage::{Bug, planted};
+use super::{Admission, Context, Event, Job, Progress, Shard, Stage};
+use crate::memory::{Bell, Slab, Slot};
+use crate::transport::{Disconnect, Inbound, Landing};
+use crate::wire::{HEADER_BYTES, Header, Kind, Violation};
+
+/// Frames taken from one worker before the next one has its turn.
+const FRAMES_PER_TURN: usize = 8;
+
+/// Receives and checks frames of all workers.
+pub struct Receiver {
+    job: Arc<Job>,
+    board: Arc<Board>,
+    slab: Slab,
+    admitted: Consumer<Admission<dyn Inbound>>,
+    assembler: Producer<Shard>,
+    pusher: Arc<Bell>,
+    events: Arc<ArrayQueue<Event>>,
+    peers: Vec<Option<Peer>>,
+}
+
+struct Peer {
+    inbound: Box<dyn Inbound>,
+    landing: SlotLanding,
+    session: u64,
+    /// Shards received in this session.
+    received: u64,
+    granted: u64,
+    readable: bool,
+}
+
+/// Checks a header before its payload is read, and has the payload land in one of the worker's own slots.
+struct SlotLanding {
+    job: Arc<Job>,
+    board: Arc<Board>,
+    worker: u32,
+    session: u64,
+    posted: VecDeque<Slot>,
+}
+
+impl SlotLanding {
+    fn check(&self, header: &Header) -> Result<(), Violation> {
+        if header.kind != Kind::Shard {
+            return Err(Violation::Kind(header.kind));
+        }
+        if header.job != self.job.number {
+            return Err(Violation::Job);
+        }
+        if header.session != self.session && !planted(Bug::AnySession) {
+            return Err(Violation::Session);
+        }
+        if header.worker != self.worker && !planted(Bug::AnyWorker) {
+            return Err(Violation::Worker(header.worker));
+        }
+        let layout = &self.job.plan.layout;
+        if header.chunk as usize >= layout.chunks() {
+            return Err(Violation::Chunk { found: header.chunk, chunks: layout.chunks() as u32 });
+        }
+        let first = self.board.closed();
+        let end = first.saturating_add(u64::from(self.job.plan.window));
+        if header.round >= end && !planted(Bug::AnyRound) {
+            return Err(Violation::Round { found: header.round, first, end });
+        }
+        let expected = 4 * layout.chunk(header.chunk as usize).width as u32;
+        if header.payload_bytes != expected {
+            return Err(Violation::Length { found: header.payload_bytes, expected });
+        }
+        Ok(())
+    }
+}
+
+impl Landing for SlotLanding {
+    fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
+        self.check(header)?;
+        let slot = self.posted.front_mut().ok_or(Violation::Credit)?;
+        Ok(Some(&mut slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]))
+    }
+}
+
+impl Receiver {
+    pub(super) fn new(
+        job: &Arc<Job>,
+        board: Arc<Board>,
+        slab: Slab,
+        admitted: Consumer<Admission<dyn Inbound>>,
+        assembler: Producer<Shard>,
+        pusher: Arc<Bell>,
+        events: Arc<ArrayQueue<Event>>,
+    ) -> Receiver {
+        let peers = (0..job.plan.parameters.workers()).map(|_| None).collect();
+        Receiver { job: job.clone(), board, slab, admitted, assembler, pusher, events, peers }
+    }
+
+    /// The slots that shards land in: one region, to be registered once.
+    pub fn slab(&self) -> &Slab {
+        &self.slab
+    }
+
+    fn take_in(&mut self, admission: Admission<dyn Inbound>, context: &Context<'_>) {
+        let Admission { worker, session, half: inbound } = admission;
+        let index = worker as usize;
+        // The newest session of an identity wins; bytes of the old one that are still under way are never read.
+        self.end(index, Disconnect::Closed, context);
+        if let (Some(registry), Some(descriptor)) = (context.registry, inbound.descriptor())
+            && let Err(error) = registry.register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)
+        {
+            self.tell(Event::Left { worker, why: error.into() });
+            return;
+        }
+        let landing = SlotLanding {
+            job: self.job.clone(),
+            board: self.board.clone(),
+            worker,
+            session,
+            posted: VecDeque::with_capacity(self.job.plan.credits as usize),
+        };
+        self.peers[index] = Some(Peer { inbound, landing, session, received: 0, granted: 0, readable: true });
+        self.board.set_connected(index, true);
+    }
+
+    fn end(&mut self, index: usize, why: Disconnect, context: &Context<'_>) {
+        let Some(mut peer) = self.peers[index].take() else { return };
+        if let (Some(registry), Some(descriptor)) = (context.registry, peer.inbound.descriptor()) {
+            // Closing the descriptor takes it off the poll in any case.
+            let _ = registry.deregister(&mut SourceFd(&descriptor));
+        }
+        peer.inbound.close();
+        self.board.set_connected(index, false);
+        if let Disconnect::Violation(_) = why {
+            self.board.count(Counter::Violations, 1);
+        }
+        self.tell(Event::Left { worker: index as u32, why });
+    }
+
+    fn tell(&self, event: Event) {
+        if self.events.push(event).is_err() {
+            self.board.count(Counter::EventsLost, 1);
+        }
+    }
+
+    /// Posts the free slots of a worker and grants as many credits.
+    fn post(&mut self, index: usize) -> bool {
+        let Some(peer) = &mut self.peers[index] else { return false };
+        while peer.landing.posted.len() < self.job.plan.credits as usize {
+            let Some(slot) = self.slab.take(index) else { break };
+            peer.landing.posted.push_back(slot);
+        }
+        let granted = peer.received + peer.landing.posted.len() as u64;
+        if granted == peer.granted {
+            return false;
+        }
+        peer.granted = granted;
+        let twice = if planted(Bug::GrantTwice) { peer.received } else { 0 };
+        self.board.grant(index, peer.session, granted + twice);
+        self.pusher.ring();
+        true
+    }
+
+    /// Takes what one worker sent, a bounded number of frames.
+    fn turn(&mut self, index: usize, context: &Context<'_>) -> Result<bool, Disconnect> {
+        let Some(peer) = &mut self.peers[index] else { return Ok(false) };
+        if !peer.readable {
+            return Ok(false);
+        }
+        for taken in 0..FRAMES_PER_TURN {
+            let Some(header) = peer.inbound.receive(&mut peer.landing, context.now)? else {
+                peer.readable = peer.inbound.descriptor().is_none();
+                return Ok(taken > 0);
+            };
+            if header.kind == Kind::Leave && header.verifies(&[]) {
+                return Err(Disconnect::Closed);
+            }
+            if header.payload_bytes == 0 {
+                // An empty payload was not checked when it landed: no shard is empty.
+                peer.landing.check(&header)?;
+                return Err(Violation::Kind(header.kind).into());
+            }
+            let slot = peer.landing.posted.pop_front().expect("the payload landed in the first posted slot");
+            peer.received += 1;
+            self.board.count(Counter::BytesReceived, u64::from(header.payload_bytes) + HEADER_BYTES as u64);
+            let payload = &slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize];
+            if !header.verifies(payload) && !planted(Bug::SkipChecksum) {
+                self.board.count(Counter::ShardsCorrupt, 1);
+                continue;
+            }
+            let Header { worker, chunk, round, .. } = header;
+            self.assembler.push_within_limit(Shard { worker, chunk, round, slot });
+        }
+        Ok(true)
+    }
+}
+
+impl Stage for Receiver {
+    fn step(&mut self, context: &Context<'_>) -> Progress {
+        let mut busy = false;
+        while let Some(admission) = self.admitted.pop() {
+            self.take_in(admission, context);
+            busy = true;
+        }
+        for index in 0..self.peers.len() {
+            busy |= self.post(index);
+            match self.turn(index, context) {
+                Ok(taken) => busy |= taken,
+                Err(why) => {
+                    self.end(index, why, context);
+                    busy = true;
+                }
+            }
+        }
+        Progress::of(busy)
+    }
+
+    fn ready(&mut self, token: usize) {
+        if let Some(Some(peer)) = self.peers.get_mut(token) {
+            peer.readable = true;
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "receive"
+    }
+}
