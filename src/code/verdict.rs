@@ -46,7 +46,7 @@ pub struct Agreement {
     pub record: Record,
 }
 
-/// What [`Locator::check`] needs to judge a shard that comes after its word was decided, beside the projected word.
+/// What [`Locator::check`](super::Locator::check) needs to judge a shard that comes after its word was decided, beside the projected word.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Record {
     pub(super) rows: Rows,
