@@ -31,6 +31,66 @@ fn main() {
             }
         }
     }
+    println!(
+        "\nmicroseconds per word to locate with 0, 1, .. s liars of relative error 1, a new set each time (systematic, e = 0):"
+    );
+    for (s, c) in [(1, 1), (1, 4), (2, 4), (3, 10), (5, 10), (10, 10), (17, 11)] {
+        print!("({s}, {c})");
+        for liars in 0..=s.min(5) {
+            let mut bench = Bench::new(Form::Systematic, s, c, 0);
+            let mut spent = std::time::Duration::ZERO;
+            let words = 8;
+            for _ in 0..words {
+                bench.honest(0);
+                bench.lie_in(liars, 1.0);
+                spent += bench.timed(Rows::first(c + 2 * s));
+            }
+            print!(" {:.0}", spent.as_secs_f64() * 1e6 / f64::from(words));
+        }
+        println!();
+    }
+    throughput();
+}
+
+/// Gigabytes of shards per second and core, in cache.
+fn throughput() {
+    let (s, c, width) = (5, 10, 2048);
+    let generator = Arc::new(Generator::new(Family::Trigonometric, Form::Systematic, c + 2 * s, c).unwrap());
+    let shards = vec![vec![1.5f32; width]; c + 2 * s];
+    let chunk = Layout::new(c * width, c, width).chunk(0);
+    let (mut out, mut shard) = (vec![0.0; chunk.len], vec![0.0; width]);
+    let rate = |bytes: usize, what: &mut dyn FnMut()| {
+        let start = std::time::Instant::now();
+        (0..200).for_each(|_| what());
+        200.0 * bytes as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    println!("\nGB/s per core in cache at (5, 10), width {width}:");
+    for k in [1, 2, 4, 8] {
+        let mut projector = Projector::new(width, k);
+        projector.draw(&[1; 32], width);
+        let all = 4 * width * shards.len();
+        let project = rate(all, &mut || {
+            shards.iter().for_each(|x| {
+                std::hint::black_box(projector.project(x));
+            })
+        });
+        let draw = rate(4 * width * k, &mut || projector.draw(&[2; 32], width));
+        println!("project, K = {k}: {project:.1} (shards read); draw: {draw:.1} (vectors written)");
+    }
+    let mut recoverer = Recoverer::new(generator.clone());
+    let raw = generator.raw_rows().iter().next().expect("a raw row");
+    let all = Rows::first(c + 2 * s);
+    let mut recover = |rows: Rows| {
+        let order: Vec<usize> = rows.iter().collect();
+        rate(4 * chunk.len, &mut || recoverer.recover(rows, |rank| &shards[order[rank]], &chunk, 1.0, &mut out))
+    };
+    let (copy, one) = (recover(all), recover(all.without([raw].into_iter().collect())));
+    let most = recover(all.without(generator.raw_rows().iter().take(5).collect()));
+    let parity = all.without(generator.raw_rows()).iter().next().expect("a parity row");
+    let encoded = rate(4 * chunk.len, &mut || encode(&generator, parity, &out, &mut shard));
+    println!(
+        "recover: all raw rows {copy:.1}, one lost {one:.1}, five lost {most:.1} (gradient written); encode {encoded:.1} (gradient read)"
+    );
 }
 
 fn row(form: Form, s: usize, c: usize, trials: usize) {
@@ -157,11 +217,15 @@ impl Bench {
         rows
     }
 
-    fn locate(&mut self, present: Rows) -> Outcome {
+    fn project(&mut self) -> Vec<Projected> {
         let mut seed = [0; 32];
         self.random.fill_bytes(&mut seed);
         self.projector.draw(&seed, WIDTH);
-        let projected: Vec<Projected> = self.shards.iter().map(|x| self.projector.project(x).unwrap()).collect();
+        self.shards.iter().map(|x| self.projector.project(x).unwrap()).collect()
+    }
+
+    fn locate(&mut self, present: Rows) -> Outcome {
+        let projected = self.project();
         let mut word = vec![0.0; self.locator.word_len()];
         self.locator.locate(present, Rows::EMPTY, &projected, WIDTH, &mut word)
     }
@@ -211,6 +275,26 @@ impl Bench {
         let (r, s) = (self.generator.redundancy(), self.parameters.adversaries());
         let start = self.random.next_u32() as usize;
         let liars = if neighbours { (0..s).map(|i| (start + i) % r).collect() } else { self.some(s) };
+        self.disturb(liars, size);
+        liars
+    }
+
+    fn lie_in(&mut self, count: usize, size: f64) {
+        let liars = self.some(count);
+        self.disturb(liars, size);
+    }
+
+    fn timed(&mut self, present: Rows) -> std::time::Duration {
+        let (projected, mut word) = (self.project(), vec![0.0; self.locator.word_len()]);
+        let start = std::time::Instant::now();
+        let outcome = self.locator.locate(present, Rows::EMPTY, &projected, WIDTH, &mut word);
+        let spent = start.elapsed();
+        assert!(matches!(outcome, Outcome::Agreed(_)));
+        spent
+    }
+
+    fn disturb(&mut self, liars: Rows, size: f64) {
+        let r = self.generator.redundancy();
         let all: f64 = self.shards.iter().flatten().map(|&x| f64::from(x) * f64::from(x)).sum();
         let rms = (all / (r * WIDTH) as f64).sqrt();
         for row in liars.iter() {
@@ -219,6 +303,5 @@ impl Bench {
                 self.shards[row][k] += (size * rms * error) as f32;
             }
         }
-        liars
     }
 }

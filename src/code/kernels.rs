@@ -107,22 +107,30 @@ fn project_rows<const K: usize>(shard: &[f32], factors: &[f32], stride: usize, s
     let mut acc = [[0f64; LANES]; K];
     let mut squares = [0f64; LANES];
     let mut wild = [0u32; LANES];
-    let mut one = |start: usize, lanes: usize| {
-        for lane in 0..lanes {
-            let x = shard[start + lane];
-            wild[lane] |= u32::from(x.to_bits() & EXPONENT == EXPONENT);
-            let x = f64::from(x);
-            squares[lane] += x * x;
-            for k in 0..K {
-                acc[k][lane] += f64::from(rows[k][start + lane]) * x;
+    let (blocks, rest) = shard.as_chunks::<LANES>();
+    let row_blocks: [&[[f32; LANES]]; K] = std::array::from_fn(|k| &rows[k].as_chunks::<LANES>().0[..blocks.len()]);
+    for (b, x) in blocks.iter().enumerate() {
+        for lane in 0..LANES {
+            wild[lane] |= u32::from(x[lane].to_bits() & EXPONENT == EXPONENT);
+        }
+        let x = x.map(f64::from);
+        for lane in 0..LANES {
+            squares[lane] += x[lane] * x[lane];
+        }
+        for k in 0..K {
+            for lane in 0..LANES {
+                acc[k][lane] += f64::from(row_blocks[k][b][lane]) * x[lane];
             }
         }
-    };
-    let whole = n / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        one(start, LANES);
     }
-    one(whole, n - whole);
+    for (lane, &x) in rest.iter().enumerate() {
+        wild[lane] |= u32::from(x.to_bits() & EXPONENT == EXPONENT);
+        let x = f64::from(x);
+        squares[lane] += x * x;
+        for k in 0..K {
+            acc[k][lane] += f64::from(rows[k][n - rest.len() + lane]) * x;
+        }
+    }
     for (sum, lanes) in sums.iter_mut().zip(&acc) {
         *sum = lanes.iter().sum();
     }
