@@ -10,6 +10,5 @@ mod session;
 mod worker;
 
 pub use error::{ClientError, Fault, JoinError, Lost};
-pub(crate) use session::generator_digest;
-pub use session::{Session, Source, Tamper};
+pub use session::{Session, Source, Tamper, generator_digest};
 pub use worker::{JoinOptions, Joined, Worker};

@@ -290,6 +290,6 @@ impl Landed {
 }
 
 /// The digest of a generator as it stands in a plan.
-pub(crate) fn generator_digest(generator: &Generator) -> u64 {
+pub fn generator_digest(generator: &Generator) -> u64 {
     u64::from_le_bytes(generator.digest()[..8].try_into().expect("eight bytes"))
 }

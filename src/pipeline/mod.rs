@@ -22,6 +22,8 @@ mod reactor;
 mod receiver;
 mod ring;
 mod sabotage;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

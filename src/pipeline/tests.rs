@@ -1,0 +1,168 @@
+//! The whole pipeline and whole clients in one thread, over memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::client::{Session, Source, generator_digest};
+use crate::code::{Family, Form, Layout, Parameters};
+use crate::transport::memory;
+use crate::wire::{RoundOutcome, Rule, Welcome};
+
+fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
+    let (family, form) = (Family::Trigonometric, Form::Systematic);
+    let generator = Generator::new(family, form, parameters.redundancy(), parameters.compression()).unwrap();
+    let plan = Plan {
+        parameters,
+        rule: Rule::Solon,
+        family,
+        form,
+        generator_digest: generator_digest(&generator),
+        layout: Layout::new(dimension, parameters.compression(), width),
+        window: 2,
+        credits: 3,
+        deadline_ms: 1000,
+        tolerance: 3.0 / f64::from(1 << 24),
+        scale: 1.0,
+    };
+    Job {
+        plan,
+        generator: Arc::new(generator),
+        number: 1,
+        epoch: 77,
+        projections: 4,
+        linger: Duration::ZERO,
+        write_deadline: Duration::from_secs(2),
+        updates: 4,
+        secret: [3; 32],
+        resume: None,
+    }
+}
+
+struct Cluster {
+    pipeline: Pipeline,
+    sessions: Vec<Session>,
+    now: Instant,
+}
+
+impl Cluster {
+    fn new(job: &Job, lanes: usize) -> Cluster {
+        let pipeline = Pipeline::new(job, &Bells::silent(lanes));
+        let mut sessions = Vec::new();
+        for worker in 0..job.plan.parameters.workers() as u32 {
+            let (here, there) = memory::pair(64);
+            let session = 1000 + u64::from(worker);
+            assert!(pipeline.handle.admit(worker, session, here));
+            let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
+            sessions.push(Session::new(there, welcome, job.number).unwrap());
+        }
+        let mut cluster = Cluster { pipeline, sessions, now: Instant::now() };
+        cluster.turn();
+        cluster.turn();
+        cluster
+    }
+
+    fn turn(&mut self) {
+        self.pipeline.step(self.now);
+        for session in &mut self.sessions {
+            session.drive(self.now, None).unwrap();
+        }
+        self.now += Duration::from_micros(100);
+    }
+
+    /// One round in which the workers in `silent` send nothing and those in `liars` negate what they send.
+    fn round(
+        &mut self,
+        gradients: &[Vec<f32>],
+        silent: &[usize],
+        liars: &[usize],
+    ) -> Vec<Result<(u64, Report), String>> {
+        let r = self.sessions[0].welcome().plan.parameters.redundancy();
+        for (worker, session) in self.sessions.iter_mut().enumerate() {
+            if silent.contains(&worker) {
+                session.skip();
+            } else {
+                session.begin().unwrap();
+            }
+        }
+        let mut ended: Vec<Option<_>> = vec![None; self.sessions.len()];
+        let mut update = vec![0.0; gradients[0].len()];
+        for _ in 0..20_000 {
+            for (worker, session) in self.sessions.iter_mut().enumerate() {
+                if ended[worker].is_some() {
+                    continue;
+                }
+                if !silent.contains(&worker) {
+                    let mut lie = |_, _, shard: &mut [f32]| shard.iter_mut().for_each(|x| *x = -2.0 * *x + 1.0);
+                    let tamper: Option<crate::client::Tamper<'_>> = liars.contains(&worker).then_some(&mut lie);
+                    session.pump(Source::Separate(&gradients[worker / r]), tamper);
+                }
+                if let Some(result) = session.collect(&mut update) {
+                    if result.is_ok() {
+                        let expected: Vec<f64> = (0..update.len())
+                            .map(|at| gradients.iter().map(|gradient| f64::from(gradient[at])).sum())
+                            .collect();
+                        let norm = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+                        let off = expected.iter().zip(&update).map(|(x, y)| (x - f64::from(*y)).powi(2)).sum::<f64>();
+                        assert!(off.sqrt() <= 1e-5 * norm, "relative error {}", off.sqrt() / norm);
+                    }
+                    ended[worker] = Some(result.map_err(|error| error.to_string()));
+                }
+            }
+            if ended.iter().all(Option::is_some) {
+                return ended.into_iter().flatten().collect();
+            }
+            self.turn();
+        }
+        panic!("the round did not end");
+    }
+}
+
+fn gradients(groups: usize, dimension: usize, seed: u32) -> Vec<Vec<f32>> {
+    let number = |at: u32| (at.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 - 0.5;
+    (0..groups).map(|g| (0..dimension).map(|at| number(seed + 7919 * g as u32 + at as u32)).collect()).collect()
+}
+
+#[test]
+fn every_worker_gets_the_sum_and_the_liars_names() {
+    let parameters = Parameters::new(2, 2, 1, 2).unwrap();
+    for lanes in [1, 2] {
+        let job = job(parameters, 1001, 50);
+        let mut cluster = Cluster::new(&job, lanes);
+        for round in 0..6u32 {
+            let liars = [round as usize % 7, (round as usize + 3) % 7, 7 + round as usize % 7];
+            let silent = [(round as usize + 1) % 7];
+            let results = cluster.round(&gradients(2, 1001, round), &silent, &liars);
+            for result in results {
+                let (number, report) = result.unwrap();
+                assert_eq!((number, report.outcome), (u64::from(round), RoundOutcome::Complete));
+                assert!(report.liars.iter().all(|worker| liars.contains(&worker)), "{report:?}");
+                assert!(report.absent.contains(silent[0]));
+            }
+        }
+    }
+}
+
+#[test]
+fn more_liars_than_the_code_corrects_make_the_round_undecodable_and_the_next_one_goes_on() {
+    let parameters = Parameters::new(1, 1, 0, 2).unwrap();
+    let mut cluster = Cluster::new(&job(parameters, 100, 10), 1);
+    for result in cluster.round(&gradients(1, 100, 5), &[], &[0, 2]) {
+        assert!(result.unwrap_err().contains("more workers lie than the code corrects"));
+    }
+    for result in cluster.round(&gradients(1, 100, 6), &[], &[3]) {
+        assert_eq!(result.unwrap().0, 1);
+    }
+}
+
+#[test]
+fn too_many_absent_workers_make_the_round_undecodable_at_its_deadline() {
+    let parameters = Parameters::new(1, 1, 0, 2).unwrap();
+    let mut cluster = Cluster::new(&job(parameters, 100, 10), 1);
+    for result in cluster.round(&gradients(1, 100, 5), &[1, 2], &[]) {
+        assert!(result.unwrap_err().contains("only 2 shards arrived in time, 3 must agree"));
+    }
+    for result in cluster.round(&gradients(1, 100, 6), &[0], &[]) {
+        assert!(result.is_ok());
+    }
+}
