@@ -276,10 +276,10 @@ pub const SETTINGS: &[Setting] = &[
         section: "verify",
         key: "tolerance",
         kind: Kind::Fraction,
-        default: DefaultValue::Value("1.7881393e-7"),
+        default: DefaultValue::Value("3.5762787e-7"),
         unit: "relative",
-        help: "Rounding error that is not held to be a lie, relative to the median size of a group's shards",
-        doc: "The default is 3 x 2^-24: workers of a group compute bit by bit the same. Raise it if they cannot (GPU \
+        help: "Rounding error that is not held to be a lie, relative to the size of a group's shards",
+        doc: "The default is 6 x 2^-24: workers of a group compute bit by bit the same. Raise it if they cannot (GPU \
               kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen.",
     },
     Setting {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::code::Rows;
-use crate::wire::{WORKERS_MAX, WorkerSet};
+use crate::wire::{Resume, WORKERS_MAX, WorkerSet};
 
 use super::Job;
 
@@ -68,7 +68,10 @@ struct Tally {
 pub struct Board {
     base: OnceLock<Instant>,
     redundancy: usize,
+    first: u64,
     closed: AtomicU64,
+    /// Digests of the last two closed rounds, by the parity of their number.
+    digests: [AtomicU64; 2],
     grants: Box<[AtomicU64]>,
     connected: Box<[AtomicU64]>,
     tallies: Box<[Tally]>,
@@ -103,7 +106,9 @@ impl Board {
         Board {
             base: OnceLock::new(),
             redundancy: parameters.redundancy(),
+            first: job.first_round(),
             closed: AtomicU64::new(job.first_round()),
+            digests: zeros(),
             grants: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
             connected: (0..parameters.groups()).map(|_| AtomicU64::new(0)).collect(),
             tallies: (0..2 * job.plan.window as usize).map(tally).collect(),
@@ -137,9 +142,26 @@ impl Board {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Everything before `round` is closed. Told before anybody else can know.
-    pub(super) fn close_before(&self, round: u64) {
-        self.closed.store(round, Ordering::Release);
+    /// This round is closed, as all before it. Told before anybody else can know.
+    pub(super) fn close(&self, round: u64, digest: u64) {
+        self.digests[(round % 2) as usize].store(digest, Ordering::Relaxed);
+        self.closed.store(round + 1, Ordering::Release);
+    }
+
+    /// The last round that was closed since the start, and its digest.
+    pub fn last(&self) -> Option<Resume> {
+        loop {
+            let closed = self.closed();
+            if closed == self.first {
+                return None;
+            }
+            let round = closed - 1;
+            let digest = self.digests[(round % 2) as usize].load(Ordering::Acquire);
+            // The place is written again only for the round after next.
+            if self.closed() <= closed + 1 {
+                return Some(Resume { round, digest });
+            }
+        }
     }
 
     /// Which rows of a group have a session.

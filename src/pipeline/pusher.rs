@@ -217,7 +217,7 @@ impl Pusher {
         // Before anybody can know of the close, the window moves: what a worker sends because of it must be inside.
         *self.round(number) = Round::NEW;
         self.first += 1;
-        self.board.close_before(self.first);
+        self.board.close(number, report.digest);
         self.wake.iter().for_each(|bell| bell.ring());
 
         let payload = &mut slot[HEADER_BYTES..HEADER_BYTES + REPORT_BYTES];

@@ -75,6 +75,16 @@ fn job(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Job> {
         });
         return None;
     };
+    if parameters.workers() > WORKERS_MAX {
+        problems.push(Problem {
+            place: layers.place_of(&["job.groups"]),
+            object: "job.groups".into(),
+            found: format!("{groups}, which makes {} workers", parameters.workers()),
+            expected: format!("at most {WORKERS_MAX} workers in a job"),
+            action: format!("set job.groups = {} or less", WORKERS_MAX / parameters.redundancy()),
+        });
+        return None;
+    }
     check_workers(layers, &parameters, problems)?;
     Some(Job {
         name: layers.text("job.name")?,

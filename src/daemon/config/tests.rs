@@ -70,7 +70,7 @@ fn defaults_are_those_of_the_design() {
     assert_eq!((config.job.scale, config.job.code), (1.0, Generator::Systematic));
     assert_eq!(config.chunks.width, 16_384);
     assert_eq!(config.rounds, Rounds { window: 2, deadline: Duration::from_secs(10), linger: Duration::ZERO });
-    assert_eq!(config.verify, Verify { tolerance: 3.0 / 16_777_216.0, projections: 4 });
+    assert_eq!(config.verify, Verify { tolerance: 6.0 / 16_777_216.0, projections: 4 });
     assert_eq!(
         config.listen,
         Listen {
@@ -241,7 +241,7 @@ x = 1
         "flag --cores-idle: cores.idle: found the text \"sleep\", expected \"auto\" or \"park\" or \"yield\" or \"spin\"; \
          write it like idle = \"auto\"",
         "flag --verify-tolerance: verify.tolerance: found 1.5, expected a number above 0 and below 1; write it like \
-         tolerance = 1.7881393e-7",
+         tolerance = 3.5762787e-7",
     ];
     for (found, expected) in text.iter().zip(expected) {
         assert_eq!(found, expected);

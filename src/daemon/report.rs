@@ -1,0 +1,116 @@
+//! What the pipeline tells, as log lines: at most a few per worker and second.
+
+use std::time::{Duration, Instant};
+
+use crate::pipeline::Event;
+use crate::wire::{Report, RoundOutcome, WorkerSet};
+
+/// Lines about one worker in one second.
+const LINES_PER_SECOND: u32 = 10;
+
+/// Writes events to the log.
+pub struct Reporter {
+    lines: Vec<u32>,
+    since: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Reporter {
+    /// A reporter for a job of `workers` workers.
+    pub fn new(workers: usize) -> Reporter {
+        Reporter { lines: vec![0; workers], since: None, suppressed: 0 }
+    }
+
+    fn may_write(&mut self, worker: usize, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
+            if self.suppressed > 0 {
+                tracing::warn!(lines = self.suppressed, "log lines about workers suppressed");
+            }
+            self.lines.fill(0);
+            self.suppressed = 0;
+            self.since = Some(now);
+        }
+        let Some(lines) = self.lines.get_mut(worker) else { return false };
+        *lines += 1;
+        self.suppressed += u64::from(*lines > LINES_PER_SECOND);
+        *lines <= LINES_PER_SECOND
+    }
+
+    /// Writes one event.
+    pub fn write(&mut self, event: &Event, now: Instant) {
+        match *event {
+            Event::Joined { worker, round } => {
+                if self.may_write(worker as usize, now) {
+                    tracing::info!(worker, round, "worker joined");
+                }
+            }
+            Event::Left { worker, why } => {
+                if self.may_write(worker as usize, now) {
+                    tracing::info!(worker, why = %why, "worker left");
+                }
+            }
+            Event::NotReading { worker } => {
+                if self.may_write(worker as usize, now) {
+                    tracing::warn!(worker, "worker does not take its update: session ended");
+                }
+            }
+            Event::Closed { round, ref report, duration } => self.closed(round, report, duration, now),
+        }
+    }
+
+    fn closed(&mut self, round: u64, report: &Report, duration: Duration, now: Instant) {
+        for worker in report.liars.iter() {
+            if self.may_write(worker, now) {
+                tracing::warn!(worker, round, "worker lied: its shard does not fit those of its group");
+            }
+        }
+        for worker in report.late_liars.iter() {
+            if self.may_write(worker, now) {
+                tracing::warn!(
+                    worker,
+                    before = round,
+                    "worker lied in an earlier round: found when its shard came late"
+                );
+            }
+        }
+        let ms = duration.as_secs_f64() * 1e3;
+        match report.outcome {
+            RoundOutcome::Complete => tracing::debug!(
+                round,
+                ms,
+                residual = f64::from(report.residual_ratio),
+                liars = %list(&report.liars),
+                absent = %list(&report.absent),
+                "round complete"
+            ),
+            RoundOutcome::Undecodable { group, chunk, reason } => tracing::error!(
+                round,
+                ms,
+                group,
+                chunk,
+                absent = %list(&report.absent),
+                "round undecodable: {reason}"
+            ),
+        }
+    }
+}
+
+fn list(workers: &WorkerSet) -> String {
+    workers.iter().map(|worker| worker.to_string()).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_worker_cannot_flood_the_log_nor_silence_another() {
+        let mut reporter = Reporter::new(2);
+        let now = Instant::now();
+        let written = (0..1000).filter(|_| reporter.may_write(0, now)).count();
+        assert_eq!(written as u32, LINES_PER_SECOND);
+        assert!(reporter.may_write(1, now));
+        assert!(reporter.may_write(0, now + Duration::from_secs(1)));
+        assert!(!reporter.may_write(7, now), "no such worker");
+    }
+}

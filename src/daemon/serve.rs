@@ -1,0 +1,384 @@
+//! From a configuration to a running daemon, until a signal ends it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::config::{Admission, Config, CoreMap, Idle, Rule, Stage as StageName};
+use super::door::Door;
+use super::exit::Exit;
+use super::journal::{self, JournalError};
+use super::report::Reporter;
+use super::tokens::{self, TokenError};
+use crate::client::generator_digest;
+use crate::code::{Family, Form, Generator, GeneratorError};
+use crate::pipeline::{self, Bells, Handle, Job, Pipeline, Reactor, ReactorError, Stage};
+use crate::wire::{self, Credential, Identity, Plan};
+
+/// How often the main thread looks for signals and events.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The largest number of lanes that is chosen without being asked for.
+const LANES_MAX: usize = 8;
+
+/// Why the daemon cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The code cannot be made.
+    #[error("the code cannot be made: {0}")]
+    Generator(#[from] GeneratorError),
+    /// The token file is wrong.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The operating system has no randomness, event queue or thread for us.
+    #[error("cannot start: {0}")]
+    System(io::Error),
+    /// A reactor could not be made, or ended.
+    #[error(transparent)]
+    Reactor(#[from] ReactorError),
+    /// A thread ended that must not.
+    #[error("the thread {0} ended by a bug")]
+    Died(String),
+}
+
+impl ServeError {
+    /// How the process ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ServeError::Generator(_) => Exit::Configuration,
+            ServeError::Tokens(TokenError::Content { .. }) | ServeError::Journal(JournalError::Damaged { .. }) => {
+                Exit::Data
+            }
+            ServeError::Tokens(TokenError::Exposed { .. }) => Exit::Permission,
+            ServeError::Tokens(TokenError::Unreadable { error, .. })
+            | ServeError::Journal(JournalError::Open { error, .. }) => match error.kind() {
+                io::ErrorKind::PermissionDenied => Exit::Permission,
+                io::ErrorKind::NotFound => Exit::Configuration,
+                _ => Exit::Io,
+            },
+            ServeError::Listen { error, .. } => match error.kind() {
+                io::ErrorKind::PermissionDenied => Exit::Permission,
+                _ => Exit::Unavailable,
+            },
+            ServeError::System(_) | ServeError::Reactor(_) => Exit::Resources,
+            ServeError::Died(_) => Exit::Software,
+        }
+    }
+}
+
+/// The job that a configuration describes. `secret` keys the projections, `epoch` tells this start of the daemon from others.
+///
+/// # Errors
+/// If the code cannot be made.
+pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, GeneratorError> {
+    let parameters = config.job.parameters;
+    let (family, form) = match config.job.code {
+        super::config::Generator::Systematic => (Family::Trigonometric, Form::Systematic),
+        super::config::Generator::Dense => (Family::Trigonometric, Form::Dense),
+        super::config::Generator::Polynomial => (Family::Polynomial, Form::Dense),
+    };
+    let generator = Generator::new(family, form, parameters.redundancy(), parameters.compression())?;
+    let plan = Plan {
+        parameters,
+        rule: match config.job.rule {
+            Rule::Solon => wire::Rule::Solon,
+            Rule::Mean => wire::Rule::Mean,
+        },
+        family,
+        form,
+        generator_digest: generator_digest(&generator),
+        layout: config.layout(),
+        window: config.rounds.window as u32,
+        credits: config.memory.credits as u32,
+        deadline_ms: config.rounds.deadline.as_millis() as u32,
+        tolerance: f64::from(config.verify.tolerance),
+        scale: config.job.scale,
+    };
+    Ok(Job {
+        plan,
+        generator: Arc::new(generator),
+        number: Identity::new(&config.job.name, 0).job,
+        epoch,
+        projections: config.verify.projections,
+        linger: config.rounds.linger,
+        write_deadline: config.listen.write_deadline,
+        updates: config.memory.updates,
+        secret,
+        resume: None,
+    })
+}
+
+/// Which stages run on which core.
+fn core_map(config: &Config, cores: usize) -> Vec<Vec<StageName>> {
+    use StageName::{Assemble, Decode, Locate, Push, Receive};
+    match &config.cores.map {
+        CoreMap::Fixed(map) => map.clone(),
+        CoreMap::Auto => match cores {
+            0 | 1 => vec![vec![Receive, Assemble, Locate, Decode, Push]],
+            2 | 3 => vec![vec![Receive, Assemble, Push], vec![Locate, Decode]],
+            _ => {
+                let mut map = vec![vec![Receive, Assemble], vec![Push]];
+                map.extend(vec![vec![Locate, Decode]; (cores - 2).min(LANES_MAX)]);
+                map
+            }
+        },
+    }
+}
+
+/// A daemon that listens and serves; ends when it is dropped or [`Daemon::stop`] is called.
+pub struct Daemon {
+    address: SocketAddr,
+    job: Arc<Job>,
+    handle: Handle,
+    threads: Vec<JoinHandle<Result<(), ServeError>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Daemon {
+    /// Claims all memory, listens, and starts the reactors.
+    ///
+    /// # Errors
+    /// If anything that it needs is not to be had.
+    pub fn start(config: &Config) -> Result<Daemon, ServeError> {
+        let mut secret = [0; 32];
+        let mut epoch = [0; 8];
+        let random = |bytes: &mut [u8]| {
+            getrandom::fill(bytes).map_err(|error| ServeError::System(io::Error::other(error.to_string())))
+        };
+        random(&mut secret)?;
+        random(&mut epoch)?;
+        let mut job = job_of(config, secret, u64::from_le_bytes(epoch))?;
+        let workers = job.plan.parameters.workers();
+        let credentials = match &config.listen.admission {
+            Admission::Tokens(path) => tokens::read(path, workers)?,
+            Admission::Loopback | Admission::Open => vec![Credential::from_token(""); workers],
+        };
+        let mut journal_file = None;
+        if let Some(directory) = &config.state.directory {
+            let (file, resume) = journal::open(directory, &config.job.name)?;
+            job.resume = resume;
+            journal_file = Some(file);
+        }
+        let listener = TcpListener::bind(config.listen.address)
+            .map_err(|error| ServeError::Listen { address: config.listen.address, error })?;
+        let address = listener.local_addr().map_err(ServeError::System)?;
+        let job = Arc::new(job);
+
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let map = core_map(config, available);
+        let idle = match config.cores.idle {
+            Idle::Park => pipeline::Idle::Park,
+            Idle::Yield => pipeline::Idle::Yield,
+            Idle::Spin => pipeline::Idle::Spin,
+            // Spinning on every core would starve the kernel's network work, and whoever else lives here.
+            Idle::Auto => pipeline::Idle::Park,
+        };
+        let mut reactors = map.iter().map(|_| Reactor::new(idle)).collect::<Result<Vec<_>, _>>()?;
+        let bell_of = |stage: StageName| {
+            let on = map.iter().enumerate().flat_map(|(at, stages)| stages.iter().map(move |s| (at, *s)));
+            on.filter(|(_, s)| *s == stage).map(|(at, _)| reactors[at].bell()).collect::<Vec<_>>()
+        };
+        let bells = Bells {
+            receiver: bell_of(StageName::Receive).remove(0),
+            assembler: bell_of(StageName::Assemble).remove(0),
+            locators: bell_of(StageName::Locate),
+            decoders: bell_of(StageName::Decode),
+            pusher: bell_of(StageName::Push).remove(0),
+        };
+        let mut pipeline = Pipeline::new(&job, &bells);
+        if let Some(file) = journal_file {
+            pipeline.pusher.keep_journal(file);
+        }
+        let Pipeline { receiver, assembler, locators, decoders, pusher, handle } = pipeline;
+        let (mut receiver, mut assembler, mut pusher) = (Some(receiver), Some(assembler), Some(pusher));
+        let (mut locators, mut decoders) = (locators.into_iter(), decoders.into_iter());
+        let over = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        for (at, (names, mut reactor)) in map.iter().zip(reactors.drain(..)).enumerate() {
+            let boxed = |name: &StageName| -> Option<Box<dyn Stage>> {
+                Some(match name {
+                    StageName::Receive => Box::new(receiver.take()?),
+                    StageName::Assemble => Box::new(assembler.take()?),
+                    StageName::Locate => Box::new(locators.next()?),
+                    StageName::Decode => Box::new(decoders.next()?),
+                    StageName::Push => Box::new(pusher.take()?),
+                })
+            };
+            let mut stages: Vec<Box<dyn Stage>> = names.iter().filter_map(boxed).collect();
+            let core = cores.get(at).copied().filter(|_| config.cores.pin);
+            let (over, board) = (over.clone(), handle.board.clone());
+            let run = move || {
+                if let Some(core) = core
+                    && !core_affinity::set_for_current(core)
+                {
+                    tracing::warn!(core = core.id, "cannot pin a reactor to its core: it runs unpinned");
+                }
+                let ended = || over.load(Ordering::Relaxed) || board.stopped();
+                Ok(reactor.run(&mut stages, ended)?)
+            };
+            threads.push(spawn(format!("solon-reactor-{at}"), run)?);
+        }
+        let door = Door::new(
+            listener,
+            job.clone(),
+            credentials,
+            handle.clone(),
+            config.listen.handshake,
+            config.listen.connections_per_second,
+        )
+        .map_err(ServeError::System)?;
+        let (ended, board) = (over.clone(), handle.board.clone());
+        let run = move || door.run(|| ended.load(Ordering::Relaxed) || board.stopped()).map_err(ServeError::System);
+        threads.push(spawn("solon-door".into(), run)?);
+        Ok(Daemon { address, job, handle, threads, over })
+    }
+
+    /// Where it listens; the port is the real one if 0 was configured.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it serves.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// Its counters and events.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// A thread that ended although nobody asked for it.
+    fn died(&mut self) -> Option<ServeError> {
+        let at = self.threads.iter().position(JoinHandle::is_finished)?;
+        let thread = self.threads.swap_remove(at);
+        let name = thread.thread().name().unwrap_or("unnamed").to_owned();
+        match thread.join() {
+            Ok(Err(error)) => Some(error),
+            _ => Some(ServeError::Died(name)),
+        }
+    }
+
+    /// Ends all threads at once, and says what they said last.
+    ///
+    /// # Errors
+    /// If one of them ended by an error or a bug.
+    pub fn stop(mut self) -> Result<(), ServeError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), ServeError> {
+        self.over.store(true, Ordering::Relaxed);
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            let name = thread.thread().name().unwrap_or("unnamed").to_owned();
+            result = result.and(thread.join().unwrap_or(Err(ServeError::Died(name))));
+        }
+        result
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Who wants to know calls `stop`.
+        let _ = self.end();
+    }
+}
+
+fn spawn(
+    name: String,
+    run: impl FnOnce() -> Result<(), ServeError> + Send + 'static,
+) -> Result<JoinHandle<Result<(), ServeError>>, ServeError> {
+    std::thread::Builder::new().name(name).spawn(run).map_err(ServeError::System)
+}
+
+/// Serves until SIGTERM or SIGINT: then lets the round that has begun come to its end, says good-bye to all workers and
+/// returns. A second signal ends the process at once.
+///
+/// # Errors
+/// If the daemon cannot start, or one of its threads ends.
+pub fn serve(config: &Config) -> Result<(), ServeError> {
+    let signal = Arc::new(AtomicBool::new(false));
+    for number in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(number, 1, signal.clone()).map_err(ServeError::System)?;
+        signal_hook::flag::register(number, signal.clone()).map_err(ServeError::System)?;
+    }
+    let mut daemon = Daemon::start(config)?;
+    let plan = &daemon.job.plan;
+    tracing::info!(
+        address = %daemon.address,
+        job = %config.job.name,
+        rule = %plan.rule,
+        workers = plan.parameters.workers(),
+        groups = plan.parameters.groups(),
+        adversaries = plan.parameters.adversaries(),
+        stragglers = plan.parameters.stragglers(),
+        compression = plan.parameters.compression(),
+        chunks = plan.layout.chunks(),
+        first_round = daemon.job.first_round(),
+        "ready"
+    );
+    let mut reporter = Reporter::new(plan.parameters.workers());
+    let mut give_up: Option<Instant> = None;
+    let (mut lost_events, mut journal_errors) = (0, 0);
+    loop {
+        let now = Instant::now();
+        while let Some(event) = daemon.handle.events.pop() {
+            reporter.write(&event, now);
+        }
+        let board = &daemon.handle.board;
+        let lost = board.counted(pipeline::Counter::EventsLost);
+        if lost > std::mem::replace(&mut lost_events, lost) {
+            tracing::warn!(lost, "events came faster than they could be logged");
+        }
+        let errors = board.counted(pipeline::Counter::JournalErrors);
+        if errors > std::mem::replace(&mut journal_errors, errors) {
+            tracing::error!(
+                errors,
+                "the journal cannot be written: after a restart rounds are counted from an older one"
+            );
+        }
+        if signal.load(Ordering::Relaxed) && give_up.is_none() {
+            tracing::info!("stopping: the round that has begun ends first");
+            board.request_stop();
+            give_up = Some(now + daemon.job.deadline() + Duration::from_secs(1));
+        }
+        // Looked for before `stopped`: a thread that ends because the daemon stops is no surprise.
+        let died = daemon.died();
+        let board = &daemon.handle.board;
+        if board.stopped() {
+            break;
+        }
+        if let Some(error) = died {
+            return Err(error);
+        }
+        if give_up.is_some_and(|limit| now >= limit) {
+            tracing::warn!("the open round did not end in time: it is given up");
+            break;
+        }
+        std::thread::sleep(LOOK);
+    }
+    let handle = daemon.handle.clone();
+    daemon.stop()?;
+    while let Some(event) = handle.events.pop() {
+        reporter.write(&event, Instant::now());
+    }
+    let closed = handle.board.closed();
+    tracing::info!(next_round = closed, "stopped");
+    Ok(())
+}

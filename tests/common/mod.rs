@@ -1,0 +1,130 @@
+//! A real `solond` on loopback, and workers in threads, for the tests that need both.
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use solon::client::{JoinOptions, Worker};
+
+/// A `solond` process; killed when dropped.
+pub struct Solond {
+    pub child: Child,
+    pub address: String,
+    lines: mpsc::Receiver<String>,
+    pub log: Vec<String>,
+}
+
+impl Solond {
+    /// Starts `solond` with these flags beside a free port and a JSON log, and waits until it is ready.
+    pub fn start(flags: &[&str]) -> Solond {
+        Solond::start_at("127.0.0.1:0", flags)
+    }
+
+    pub fn start_at(address: &str, flags: &[&str]) -> Solond {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_solond"))
+            .args(["--listen-address", address, "--log-format", "json", "--log-level", "debug"])
+            .args(flags)
+            .env_clear()
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("solond starts");
+        let stderr = child.stderr.take().expect("piped");
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut solond = Solond { child, address: String::new(), lines, log: Vec::new() };
+        let ready = solond.wait_for("\"ready\"");
+        let ready: serde_json::Value = serde_json::from_str(&ready).expect("a JSON log line");
+        solond.address = ready["address"].as_str().expect("the address").to_owned();
+        solond
+    }
+
+    /// Waits for a log line that contains `text`.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(30)) {
+                Ok(line) => {
+                    self.log.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("no log line with {text}; the log:\n{}", self.log.join("\n")),
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    pub fn exit_code(&mut self) -> Option<i32> {
+        for _ in 0..3000 {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("solond did not end; its log:\n{}", self.log.join("\n"));
+    }
+
+    pub fn options(&self, worker: usize) -> JoinOptions {
+        JoinOptions {
+            round_timeout: Duration::from_secs(60),
+            ..JoinOptions::new(&self.address, "default", worker as u32)
+        }
+    }
+
+    pub fn join(&self, worker: usize) -> Worker {
+        Worker::join(&self.options(worker)).expect("the worker joins")
+    }
+
+    /// Has all workers join, then runs `work` for each in a thread of its own.
+    pub fn all<T: Send>(&self, workers: usize, work: impl Fn(usize, Worker) -> T + Sync) -> Vec<T> {
+        let joined: Vec<Worker> = (0..workers).map(|worker| self.join(worker)).collect();
+        std::thread::scope(|scope| {
+            let work = &work;
+            let start = |(index, worker)| scope.spawn(move || work(index, worker));
+            let threads: Vec<_> = joined.into_iter().enumerate().map(start).collect();
+            threads.into_iter().map(|thread| thread.join().expect("the worker's thread")).collect()
+        })
+    }
+}
+
+impl Drop for Solond {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The gradient of group `group` in round `round`: reproducible, and different everywhere.
+pub fn gradient(group: usize, round: u64, dimension: usize) -> Vec<f32> {
+    let mut state = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (group as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95);
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..dimension).map(next).collect()
+}
+
+/// Relative distance of `update` from the sum of all groups' gradients.
+pub fn distance(update: &[f32], groups: usize, round: u64) -> f64 {
+    let gradients: Vec<_> = (0..groups).map(|group| gradient(group, round, update.len())).collect();
+    let (mut off, mut norm) = (0.0, 0.0);
+    for (at, found) in update.iter().enumerate() {
+        let exact: f64 = gradients.iter().map(|gradient| f64::from(gradient[at])).sum();
+        off += (f64::from(*found) - exact).powi(2);
+        norm += exact * exact;
+    }
+    (off / norm).sqrt()
+}

@@ -1,0 +1,271 @@
+//! A real daemon process and real clients over loopback: what users see.
+
+mod common;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use common::{Solond, distance, gradient};
+use solon::client::{ClientError, Fault, JoinError, Lost, Worker};
+use solon::wire::{HandshakeError, Refusal, UndecodableReason};
+
+const D: usize = 5003;
+
+#[test]
+fn every_worker_gets_the_right_sum_and_the_liars_are_named() {
+    let solond = Solond::start(&["--job-dimension", "5003", "--chunks-width", "500"]);
+    let digests = solond.all(12, |worker, mut handle| {
+        let group = handle.place().group;
+        let mut named = std::collections::BTreeSet::new();
+        let mut digests = Vec::new();
+        for round in 0..20 {
+            let mut buffer = gradient(group, round, D);
+            let mut lie = |_: u64, _: u32, shard: &mut [f32]| shard.iter_mut().for_each(|x| *x *= -100.0);
+            let liar = [1, 4, 6, 11].contains(&worker);
+            let report = handle.exchange_tampered(&mut buffer, liar.then_some(&mut lie)).unwrap();
+            assert!(distance(&buffer, 2, round) < 1e-5);
+            named.extend(report.liars.union(&report.late_liars).iter());
+            digests.push(report.digest);
+        }
+        handle.leave();
+        assert_eq!(named.into_iter().collect::<Vec<_>>(), [1, 4, 6, 11]);
+        digests
+    });
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "everybody has the same updates");
+}
+
+#[test]
+fn two_rounds_can_be_in_flight() {
+    let solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1", "--chunks-width", "100"]);
+    solond.all(6, |_, mut worker| {
+        let mut update = vec![0.0; D];
+        worker.submit(&gradient(0, 0, D)).unwrap();
+        for round in 1..10 {
+            assert_eq!(worker.submit(&gradient(0, round, D)).unwrap(), round);
+            assert!(matches!(worker.submit(&update), Err(ClientError::WindowFull { in_flight: 2, allowed: 2 })));
+            worker.wait(&mut update).unwrap();
+            assert!(distance(&update, 1, round - 1) < 1e-5);
+        }
+    });
+}
+
+#[test]
+fn a_straggler_takes_the_updates_it_slept_through_and_catches_up() {
+    let solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1"]);
+    solond.all(6, |index, mut worker| {
+        let mut buffer = vec![0.0; D];
+        if index == 5 {
+            // The others need not wait for it: one of six is silent while two may lie.
+            while !worker.is_behind() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        for round in 0..5 {
+            let report = if worker.is_behind() {
+                worker.follow(&mut buffer)
+            } else {
+                buffer = gradient(0, round, D);
+                worker.exchange(&mut buffer)
+            };
+            report.unwrap();
+            assert!(distance(&buffer, 1, round) < 1e-5, "worker {index} round {round}");
+        }
+    });
+}
+
+#[test]
+fn one_liar_too_many_is_undecodable_and_says_so_to_everybody() {
+    let solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1", "--rounds-deadline-ms", "5000"]);
+    solond.all(6, |index, mut worker| {
+        let mut lie = |_: u64, chunk: u32, shard: &mut [f32]| {
+            shard.iter_mut().enumerate().for_each(|(at, x)| *x += (index + 1) as f32 * (at % 7 + chunk as usize) as f32)
+        };
+        let mut buffer = gradient(0, 0, D);
+        let error = worker.exchange_tampered(&mut buffer, (index < 3).then_some(&mut lie)).unwrap_err();
+        assert_eq!(error.fault(), Fault::Workers);
+        let ClientError::Undecodable { round: 0, group: 0, reason: UndecodableReason::Disagree { .. }, .. } = error
+        else {
+            panic!("{error}")
+        };
+        // The job goes on, if the liars stop.
+        let mut buffer = gradient(0, 1, D);
+        worker.exchange(&mut buffer).unwrap();
+        assert!(distance(&buffer, 1, 1) < 1e-5);
+    });
+}
+
+#[test]
+fn the_daemon_killed_in_mid_round_is_a_typed_error_and_a_restart_goes_on_counting() {
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().to_str().unwrap();
+    let flags = ["--job-dimension", "5003", "--job-groups", "1", "--state-directory", state];
+    let mut solond = Solond::start(&flags);
+    let address = solond.address.clone();
+    let mut workers: Vec<Worker> = (0..6).map(|worker| solond.join(worker)).collect();
+    let together = |workers: &mut Vec<Worker>, round: u64| {
+        std::thread::scope(|scope| {
+            for worker in workers {
+                scope.spawn(move || {
+                    let mut buffer = gradient(0, round, D);
+                    worker.exchange(&mut buffer).unwrap();
+                    assert!(distance(&buffer, 1, round) < 1e-5);
+                });
+            }
+        });
+    };
+    for round in 0..3 {
+        together(&mut workers, round);
+    }
+    // Three of six is too few: the round is open when the daemon dies.
+    for worker in &mut workers[..3] {
+        worker.submit(&gradient(0, 3, D)).unwrap();
+    }
+    solond.signal("-KILL");
+    assert_eq!(solond.exit_code(), None);
+    let started = Instant::now();
+    for (index, worker) in workers.iter_mut().enumerate() {
+        let mut buffer = gradient(0, 3, D);
+        let error = if index < 3 { worker.wait(&mut buffer) } else { worker.exchange(&mut buffer) }.unwrap_err();
+        assert!(matches!(error, ClientError::AggregatorLost { round: 3, why: Lost::Connection(_) }), "{error}");
+        assert_eq!(error.fault(), Fault::Network);
+        let error = worker.rejoin().unwrap_err();
+        assert!(matches!(error, JoinError::Connect { .. }) && error.is_transient(), "{error}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(20), "nobody hangs");
+    let _restarted = Solond::start_at(&address, &flags);
+    for worker in &mut workers {
+        let joined = worker.rejoin().unwrap();
+        assert_eq!((joined.round, joined.missed), (3, Some(0)));
+    }
+    together(&mut workers, 3);
+}
+
+#[test]
+fn a_worker_that_comes_back_learns_what_it_has_missed() {
+    let solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1"]);
+    let mut workers: Vec<Worker> = (0..6).map(|worker| solond.join(worker)).collect();
+    let round = |workers: &mut [Worker], round: u64| {
+        std::thread::scope(|scope| {
+            for worker in workers {
+                scope.spawn(move || worker.exchange(&mut gradient(0, round, D)).unwrap());
+            }
+        });
+    };
+    round(&mut workers, 0);
+    let last = workers[5].last();
+    drop(workers.pop());
+    for number in 1..4 {
+        round(&mut workers, number);
+    }
+    std::thread::sleep(Duration::from_millis(1100)); // one identity may join once per second
+    let mut back = Worker::join_after(&solond.options(5), last).unwrap();
+    assert_eq!((back.joined().round, back.joined().missed), (4, Some(3)));
+    let error = back.rejoin().unwrap_err();
+    assert!(
+        matches!(error, JoinError::Handshake(HandshakeError::Refused(Refusal::TooSoon { found: 5, .. }))),
+        "{error}"
+    );
+    assert!(error.is_transient());
+    std::thread::sleep(Duration::from_millis(1100));
+    back.rejoin().unwrap();
+    workers.push(back);
+    round(&mut workers, 4);
+}
+
+#[test]
+fn who_joins_with_a_wrong_name_index_or_token_is_refused_with_a_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    let tokens: String = (0..6).map(|worker| format!("{worker} secret-secret-secret-{worker}\n")).collect();
+    std::fs::write(&path, tokens).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let path = path.to_str().unwrap();
+    let solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1", "--listen-token-file", path]);
+    let refusal = |options| match Worker::join(&options) {
+        Err(JoinError::Handshake(HandshakeError::Refused(refusal))) => refusal,
+        other => panic!("{other:?}"),
+    };
+    let good = |worker: usize| {
+        let mut options = solond.options(worker);
+        options.token = format!("secret-secret-secret-{worker}");
+        options
+    };
+    Worker::join(&good(3)).unwrap();
+    let mut options = good(2);
+    options.token = "secret-secret-secret-1".into();
+    assert_eq!(refusal(options), Refusal::BadProof { found: 2 });
+    let mut options = good(2);
+    options.job = "another".into();
+    assert_eq!(refusal(options), Refusal::UnknownJob);
+    assert_eq!(refusal(good(6)), Refusal::NoSuchWorker { found: 6, workers: 6 });
+}
+
+#[test]
+fn sigterm_ends_the_open_round_and_says_good_bye() {
+    let mut solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1"]);
+    let mut workers: Vec<Worker> = (0..6).map(|worker| solond.join(worker)).collect();
+    for worker in &mut workers[..3] {
+        worker.submit(&gradient(0, 0, D)).unwrap();
+    }
+    solond.wait_for("worker joined");
+    std::thread::sleep(Duration::from_millis(50));
+    solond.signal("-TERM");
+    solond.wait_for("stopping");
+    // The round has begun: it still comes to its end.
+    std::thread::scope(|scope| {
+        for (index, worker) in workers.iter_mut().enumerate() {
+            scope.spawn(move || {
+                let mut buffer = gradient(0, 0, D);
+                let report = if index < 3 { worker.wait(&mut buffer) } else { worker.exchange(&mut buffer) };
+                report.unwrap();
+                assert!(distance(&buffer, 1, 0) < 1e-5);
+                let error = worker.exchange(&mut buffer).unwrap_err();
+                assert_eq!(error, ClientError::AggregatorLost { round: 1, why: Lost::Stopped });
+            });
+        }
+    });
+    assert_eq!(solond.exit_code(), Some(0));
+}
+
+#[test]
+fn a_buffer_of_the_wrong_length_is_refused_before_anything_is_sent() {
+    let solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1"]);
+    let mut worker = solond.join(0);
+    let error = worker.exchange(&mut [0.0; 7]).unwrap_err();
+    assert_eq!(error, ClientError::Length { what: "the buffer", found: 7, expected: D });
+    assert_eq!(error.fault(), Fault::Caller);
+}
+
+#[test]
+fn peers_that_are_no_workers_are_gone_after_the_time_limit_and_disturb_nobody() {
+    use std::io::{Read, Write};
+    let flags = ["--job-dimension", "5003", "--job-groups", "1", "--listen-handshake-ms", "300"];
+    let solond = Solond::start(&flags);
+    let mut silent = TcpStream::connect(&solond.address).unwrap();
+    let mut http = TcpStream::connect(&solond.address).unwrap();
+    http.write_all(&b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(10)).unwrap();
+    solond.all(6, |_, mut worker| {
+        for round in 0..5 {
+            worker.exchange(&mut gradient(0, round, D)).unwrap();
+        }
+    });
+    for stream in [&mut silent, &mut http] {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut bytes = Vec::new();
+        // The challenge, perhaps a refusal, and then the end: by close or by reset.
+        let _ = stream.read_to_end(&mut bytes);
+        assert!(bytes.starts_with(b"SOLN") && bytes.len() < 300, "{}", bytes.len());
+    }
+}
+
+#[test]
+fn a_second_job_on_the_same_address_says_why_it_cannot_start() {
+    let solond = Solond::start(&["--job-dimension", "10"]);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_solond"))
+        .args(["--job-dimension", "10", "--listen-address", &solond.address])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("cannot listen on") && text.contains("in use"), "{text}");
+}
