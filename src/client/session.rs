@@ -42,6 +42,8 @@ pub struct Session {
     next_round: u64,
     landed: Landed,
     lost: Option<Lost>,
+    bytes_sent: u64,
+    bytes_received: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -79,6 +81,8 @@ impl Session {
             next_round: 0,
             landed: Landed::new(plan, job, welcome.epoch),
             lost: None,
+            bytes_sent: 0,
+            bytes_received: 0,
         })
     }
 
@@ -95,6 +99,11 @@ impl Session {
     /// The round that the next submission is for.
     pub fn next_round(&self) -> u64 {
         self.next_round
+    }
+
+    /// Bytes of frames sent and received in this session.
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.bytes_sent, self.bytes_received)
     }
 
     /// Why the session is over, if it is.
@@ -172,6 +181,7 @@ impl Session {
                     return false;
                 }
                 self.sent += 1;
+                self.bytes_sent += len as u64;
             }
             submission.next += 1;
         }
@@ -198,6 +208,7 @@ impl Session {
     fn try_drive(&mut self, now: Instant, direct: &mut Option<&mut [f32]>) -> Result<bool, Lost> {
         let mut moved = self.flush(now)?;
         while let Some(header) = self.inbound.receive(&mut self.landed.place_in(direct.as_deref_mut()), now)? {
+            self.bytes_received += HEADER_BYTES as u64 + u64::from(header.payload_bytes);
             self.take_in(&header, direct.as_deref())?;
             moved = true;
         }

@@ -272,6 +272,11 @@ impl Worker {
         self.shared.driver().session.next_round()
     }
 
+    /// Bytes of frames sent and received in this session.
+    pub fn traffic(&self) -> (u64, u64) {
+        self.shared.driver().session.traffic()
+    }
+
     /// Has the job closed a round that this worker has not submitted? Then computing for it is of no use:
     /// [`Worker::follow`] takes its update.
     pub fn is_behind(&self) -> bool {

@@ -14,3 +14,50 @@ mod report;
 pub mod serve;
 pub mod settings;
 mod tokens;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use config::{Level, LogFormat, Request};
+use tracing::level_filters::LevelFilter;
+
+/// The whole of `solond`: reads the configuration from these arguments and this environment, sets up the log and serves.
+pub fn main(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> ExitCode {
+    let read = |path: &std::path::Path| std::fs::read_to_string(path);
+    let loaded = match config::load(args, environment, &read) {
+        Ok(Request::Serve(loaded)) => loaded,
+        Ok(Request::Answer(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(refusal) => {
+            eprint!("{refusal}");
+            return refusal.exit().into();
+        }
+    };
+    let level = match loaded.config.log.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    match loaded.config.log.format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match serve::serve(&loaded.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            error.exit().into()
+        }
+    }
+}

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Largest relative difference between final weights at which two runs count as the same. Rounding differs with the
 /// order of summation and grows over the steps; a lie that gets through is larger by orders of magnitude.
-pub const SAME_WEIGHTS: f64 = 1e-3;
+pub const SAME_WEIGHTS: f64 = 1e-5;
 
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

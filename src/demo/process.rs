@@ -1,0 +1,191 @@
+//! The processes of one leg: a daemon and its workers, started, listened to, and ended.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use super::worker::Message;
+
+/// Why processes could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// A process cannot be started.
+    #[error("cannot start {what}: {error}")]
+    Start {
+        /// Which.
+        what: String,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// The daemon ended before it was ready.
+    #[error("solond ended before it was ready; it said:\n{0}")]
+    DaemonEnded(String),
+    /// A process ended that should not have.
+    #[error("worker {worker} ended ({status}){}", if said.is_empty() { String::new() } else { format!(": {said}") })]
+    WorkerEnded {
+        /// The worker.
+        worker: usize,
+        /// How.
+        status: String,
+        /// What it said last.
+        said: String,
+    },
+    /// Nothing was heard for too long.
+    #[error("nothing was heard from the processes for {0:?}")]
+    Silence(Duration),
+}
+
+/// What a process said, or that it said nothing more.
+#[derive(Debug)]
+pub enum Heard {
+    /// A line of a worker's standard output.
+    Said(usize, Message),
+    /// A worker's standard output ended.
+    Ended(usize),
+}
+
+struct WorkerProcess {
+    child: Child,
+    stdin: ChildStdin,
+}
+
+/// A daemon and workers, all ended when this is dropped.
+pub struct Processes {
+    daemon: Child,
+    // Ends the daemon when it is closed.
+    _daemon_stdin: Option<ChildStdin>,
+    address: String,
+    workers: Vec<Option<WorkerProcess>>,
+    heard: Receiver<Heard>,
+    tell: Sender<Heard>,
+}
+
+impl Processes {
+    /// Starts a daemon: `program` with the arguments `daemon_args`, which must make it log as JSON to standard error and end with its
+    /// standard input.
+    ///
+    /// # Errors
+    /// If it does not come up; with what it said.
+    pub fn start(program: &Path, daemon_args: &[String]) -> Result<Processes, ProcessError> {
+        let mut daemon = Command::new(program)
+            .args(daemon_args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| ProcessError::Start { what: "solond".into(), error })?;
+        let stdin = daemon.stdin.take();
+        let mut lines = BufReader::new(daemon.stderr.take().expect("piped")).lines();
+        let mut said = String::new();
+        let address = loop {
+            let Some(Ok(line)) = lines.next() else {
+                // Already ended, or about to: it closed its log.
+                let _ = daemon.wait();
+                return Err(ProcessError::DaemonEnded(said));
+            };
+            let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            match (log["message"].as_str(), log["address"].as_str()) {
+                (Some("ready"), Some(address)) => break address.to_owned(),
+                (Some(message), _) => said += &format!("{message}\n"),
+                _ => said += &format!("{line}\n"),
+            }
+        };
+        // Keep reading, or the daemon would wait for room in the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        let (tell, heard) = mpsc::channel();
+        Ok(Processes { daemon, _daemon_stdin: stdin, address, workers: Vec::new(), heard, tell })
+    }
+
+    /// Where the daemon listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Starts the next worker with these arguments.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn add_worker(&mut self, program: &Path, args: &[String]) -> Result<(), ProcessError> {
+        let worker = self.workers.len();
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| ProcessError::Start { what: format!("worker {worker}"), error })?;
+        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let tell = self.tell.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let Ok(message) = serde_json::from_str(&line) else { continue };
+                if tell.send(Heard::Said(worker, message)).is_err() {
+                    return;
+                }
+            }
+            // Nobody listens any more when the leg is over.
+            let _ = tell.send(Heard::Ended(worker));
+        });
+        self.workers.push(Some(WorkerProcess { child, stdin }));
+        Ok(())
+    }
+
+    /// Tells all workers to begin.
+    pub fn begin(&mut self) {
+        for worker in self.workers.iter_mut().flatten() {
+            // One that has died is noticed by its silence.
+            let _ = worker.stdin.write_all(b"go\n").and_then(|()| worker.stdin.flush());
+        }
+    }
+
+    /// Kills a worker, as `kill -9` does.
+    pub fn kill(&mut self, worker: usize) {
+        if let Some(mut process) = self.workers[worker].take() {
+            // It may be dead already.
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+    }
+
+    /// Was this worker killed by us?
+    pub fn was_killed(&self, worker: usize) -> bool {
+        self.workers[worker].is_none()
+    }
+
+    /// The next thing said.
+    ///
+    /// # Errors
+    /// If nothing is said for `patience`.
+    pub fn hear(&mut self, patience: Duration) -> Result<Heard, ProcessError> {
+        match self.heard.recv_timeout(patience) {
+            Ok(heard) => Ok(heard),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(ProcessError::Silence(patience)),
+        }
+    }
+
+    /// How a worker ended that ended by itself.
+    pub fn status(&mut self, worker: usize) -> String {
+        match self.workers[worker].as_mut().map(|process| process.child.wait()) {
+            Some(Ok(status)) => status.to_string(),
+            _ => "killed".into(),
+        }
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // First all of them, then wait: they end at the same time.
+        self.workers.iter_mut().flatten().for_each(|process| {
+            let _ = process.child.kill();
+        });
+        let _ = self.daemon.kill();
+        let limit = Instant::now() + Duration::from_secs(5);
+        let children = self.workers.iter_mut().flatten().map(|process| &mut process.child).chain([&mut self.daemon]);
+        for child in children {
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < limit {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
