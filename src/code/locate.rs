@@ -162,7 +162,8 @@ impl Locator {
         let liars = named.union(rejected);
         let hidden = self.adversaries.saturating_sub(liars.count());
         let record = Record { rows, tolerance, hidden };
-        Outcome::Agreed(Agreement { rows, liars, suspects, residual, tolerance, record })
+        let received = undecided.residual;
+        Outcome::Agreed(Agreement { rows, liars, suspects, received, residual, tolerance, record })
     }
 
     /// Judges the shard of `row` that came after its word was decided, by the `record` and the projected `word` of then; None

@@ -38,6 +38,8 @@ pub struct Agreement {
     pub liars: Rows,
     /// Rows that do not agree, but not provably because they lied: erased, not blamed.
     pub suspects: Rows,
+    /// Distance of all rows that came from the code, after projection, before any was erased; NaN and infinite rows apart.
+    pub received: f64,
     /// Distance of the agreeing rows from the code, after projection.
     pub residual: f64,
     /// What the residual was allowed to be.

@@ -193,7 +193,11 @@ impl Report {
                     && leg.weights_difference.is_some_and(|difference| difference <= SAME_WEIGHTS)
                     && leg.named().iter().all(|named| self.liars.contains(&named.worker))
             });
+        let undecodable = self.leg(LegKind::AttackedSolon).and_then(|leg| leg.stopped.as_ref());
         lines.push(match (passed, complete) {
+            _ if undecodable.is_some_and(|why| why.starts_with("undecodable")) => {
+                "More went wrong than this code corrects: Solon stopped, and nothing wrong was applied.".into()
+            }
             (true, _) => "Solon's run is the honest run up to rounding.".into(),
             (false, true) => "Solon's run is NOT the honest run, or somebody honest was named.".into(),
             (false, false) => "The run is incomplete.".into(),

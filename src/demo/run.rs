@@ -186,7 +186,6 @@ impl Demo {
                     p.compression()
                 ),
             ),
-            setting("attack", format!("{}: each liar {}", self.options.attack, self.options.attack.description())),
             setting("training", format!("{} steps of {} samples, seed {}", self.steps, self.batch, self.options.seed)),
             setting("transport", "TCP over loopback".into()),
         ];
@@ -333,11 +332,13 @@ impl Demo {
             match processes.hear(PATIENCE)? {
                 Heard::Said(worker, Message::Step(said)) => {
                     self.record(worker, &said);
-                    let at = said.step.saturating_sub(next) as usize;
-                    if told.len() <= at {
-                        told.resize(at + 1, 0);
+                    // A step that was shown already was told by workers that are dead now.
+                    if let Some(at) = said.step.checked_sub(next).map(|at| at as usize) {
+                        if told.len() <= at {
+                            told.resize(at + 1, 0);
+                        }
+                        told[at] += 1;
                     }
-                    told[at] += 1;
                     let kill = kind == LegKind::AttackedSolon && said.step == self.steps / 2;
                     if worker == self.reporter && kill {
                         self.killed.iter().for_each(|worker| processes.kill(*worker));
@@ -382,8 +383,9 @@ impl Demo {
         if self.steps == 0 && leg.steps.len() > 1000 {
             leg.steps.drain(..500);
         }
-        let first = leg.steps.first().map_or(said.step, |step| step.step);
-        let at = said.step.saturating_sub(first) as usize;
+        // Workers are heard in any order: the first to speak may be ahead.
+        let first = leg.steps.first().map_or(1, |step| step.step);
+        let Some(at) = said.step.checked_sub(first).map(|at| at as usize) else { return };
         while leg.steps.len() <= at {
             let step = first + leg.steps.len() as u64;
             leg.steps.push(Step { step, ..Step::default() });
@@ -397,6 +399,7 @@ impl Demo {
             step.ms = said.ms;
             if leg.kind == LegKind::AttackedSolon {
                 step.residual = Some(said.residual_ratio);
+                step.residual_received = Some(said.received_ratio).filter(|ratio| ratio.is_finite());
                 step.tolerance = Some(1.0);
             }
             step.liars.clone_from(&said.liars);

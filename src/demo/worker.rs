@@ -98,6 +98,8 @@ pub struct WorkerStep {
     pub loss: Option<f64>,
     /// Largest residual over tolerance among the words of the round.
     pub residual_ratio: f64,
+    /// The same before anything was corrected.
+    pub received_ratio: f64,
     /// Workers named as liars.
     pub liars: Vec<usize>,
     /// Workers without any shard.
@@ -217,6 +219,7 @@ pub fn run(args: &WorkerArgs) -> Result<(), WorkerError> {
             accuracy: score.map(|score| score.accuracy),
             loss: score.map(|score| score.loss).filter(|loss| loss.is_finite()),
             residual_ratio: f64::from(report.residual_ratio),
+            received_ratio: f64::from(report.received_ratio),
             liars: report.liars.union(&report.late_liars).iter().collect(),
             absent: report.absent.iter().collect(),
         }))?;

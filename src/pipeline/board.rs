@@ -59,6 +59,7 @@ struct Tally {
     arrived: Box<[AtomicU32]>,
     liars: [AtomicU64; WORKERS_MAX / 64],
     ratio: AtomicU32,
+    received_ratio: AtomicU32,
     /// When its first shard came, in nanoseconds since `Board::base`; 0 before.
     begun: AtomicU64,
 }
@@ -101,6 +102,7 @@ impl Board {
             arrived: (0..parameters.workers()).map(|_| AtomicU32::new(0)).collect(),
             liars: zeros(),
             ratio: AtomicU32::new(0),
+            received_ratio: AtomicU32::new(0),
             begun: AtomicU64::new(0),
         };
         Board {
@@ -199,6 +201,7 @@ impl Board {
         tally.arrived.iter().for_each(|count| count.store(0, Ordering::Relaxed));
         tally.liars.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
         tally.ratio.store(0, Ordering::Relaxed);
+        tally.received_ratio.store(0, Ordering::Relaxed);
         tally.begun.store(0, Ordering::Relaxed);
     }
 
@@ -241,10 +244,16 @@ impl Board {
         workers_of(std::array::from_fn(|at| self.late_liars[at].swap(0, Ordering::Relaxed)))
     }
 
-    /// Residual over tolerance of a word that was believed.
-    pub(super) fn believed(&self, round: u64, ratio: f32) {
+    /// Residual over tolerance of a word that was believed: of the rows that agree, and of all that came.
+    pub(super) fn believed(&self, round: u64, ratio: f32, received: f32) {
+        let tally = self.tally(round);
         // The bits of floats that are not negative rise with their values.
-        self.tally(round).ratio.fetch_max(ratio.max(0.0).to_bits(), Ordering::Relaxed);
+        tally.ratio.fetch_max(ratio.max(0.0).to_bits(), Ordering::Relaxed);
+        tally.received_ratio.fetch_max(received.max(0.0).to_bits(), Ordering::Relaxed);
+    }
+
+    pub(super) fn received_ratio(&self, round: u64) -> f32 {
+        f32::from_bits(self.tally(round).received_ratio.load(Ordering::Relaxed))
     }
 
     pub(super) fn residual_ratio(&self, round: u64) -> f32 {

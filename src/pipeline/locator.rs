@@ -159,7 +159,8 @@ impl Locator {
                 if planted(Bug::SkipFinite) {
                     agreement.rows = word.present;
                 }
-                self.board.believed(word.round, (agreement.residual / agreement.tolerance) as f32);
+                let ratio = |residual: f64| (residual / agreement.tolerance) as f32;
+                self.board.believed(word.round, ratio(agreement.residual), ratio(agreement.received));
                 self.name(word.round, word.group, agreement.liars, agreement.suspects);
                 self.entries[at] = Entry { round: word.round, state: State::Decided(agreement.record), seed };
                 self.send(word, agreement.rows);

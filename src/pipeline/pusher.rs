@@ -194,6 +194,7 @@ impl Pusher {
             },
             digest: if failed.is_none() { digest } else { 0 },
             residual_ratio: self.board.residual_ratio(number),
+            received_ratio: self.board.received_ratio(number),
             liars: self.board.liars(number),
             late_liars: self.board.take_late_liars(),
             absent: Default::default(),

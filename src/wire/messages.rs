@@ -408,6 +408,8 @@ pub struct Report {
     pub digest: u64,
     /// The largest residual over tolerance among the words that were believed in this round; at most 1.
     pub residual_ratio: f32,
+    /// The same before anything was corrected: over all finite shards of each word. Far above 1 where somebody lied.
+    pub received_ratio: f32,
     /// Workers with at least one shard of this round that was proved wrong before the round closed.
     pub liars: WorkerSet,
     /// Workers proved wrong in an earlier round, by a shard that came after its word was decided.
@@ -440,7 +442,7 @@ impl Report {
             out.put(&number.to_le_bytes());
         }
         out.put(&self.residual_ratio.to_le_bytes());
-        out.put(&[0; 4]);
+        out.put(&self.received_ratio.to_le_bytes());
         out.put(&self.digest.to_le_bytes());
         for set in [&self.liars, &self.late_liars, &self.absent, &self.late] {
             for bits in set.0 {
@@ -454,8 +456,7 @@ impl Report {
     pub fn read(bytes: &[u8; REPORT_BYTES]) -> Option<Report> {
         let mut read = Reader::new(bytes);
         let [outcome, group, chunk, arrived, agreeing, needed] = std::array::from_fn(|_| read.u32());
-        let residual_ratio = read.f32();
-        read.u32();
+        let (residual_ratio, received_ratio) = (read.f32(), read.f32());
         let digest = read.u64();
         let mut set = || WorkerSet(std::array::from_fn(|_| read.u64()));
         let (liars, late_liars, absent, late) = (set(), set(), set(), set());
@@ -469,7 +470,7 @@ impl Report {
             },
             _ => return None,
         };
-        Some(Report { outcome, digest, residual_ratio, liars, late_liars, absent, late })
+        Some(Report { outcome, digest, residual_ratio, received_ratio, liars, late_liars, absent, late })
     }
 
     /// What one chunk adds to the digest of an update; the sum over all chunks does not depend on their order.
@@ -538,6 +539,7 @@ mod tests {
             },
             digest: 0,
             residual_ratio: 0.25,
+            received_ratio: 1e9,
             liars: [3, 700].into_iter().collect(),
             late_liars: WorkerSet::EMPTY,
             absent: [1023].into_iter().collect(),
