@@ -32,6 +32,14 @@ pub enum ProcessError {
         /// What it said last.
         said: String,
     },
+    /// A worker said something that is no message.
+    #[error("worker {worker} said something unreadable: {line}")]
+    Unreadable {
+        /// The worker.
+        worker: usize,
+        /// What it said.
+        line: String,
+    },
     /// Nothing was heard for too long.
     #[error("nothing was heard from the processes for {0:?}")]
     Silence(Duration),
@@ -42,6 +50,8 @@ pub enum ProcessError {
 pub enum Heard {
     /// A line of a worker's standard output.
     Said(usize, Message),
+    /// A line that is no message.
+    Unreadable(usize, String),
     /// A worker's standard output ended.
     Ended(usize),
 }
@@ -119,8 +129,11 @@ impl Processes {
         let tell = self.tell.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let Ok(message) = serde_json::from_str(&line) else { continue };
-                if tell.send(Heard::Said(worker, message)).is_err() {
+                let heard = match serde_json::from_str(&line) {
+                    Ok(message) => Heard::Said(worker, message),
+                    Err(_) => Heard::Unreadable(worker, line),
+                };
+                if tell.send(heard).is_err() {
                     return;
                 }
             }

@@ -294,6 +294,7 @@ impl Demo {
                     let status = processes.status(worker);
                     return Err(ProcessError::WorkerEnded { worker, status, said: String::new() }.into());
                 }
+                Heard::Unreadable(worker, line) => return Err(ProcessError::Unreadable { worker, line }.into()),
                 Heard::Said(..) => {}
             }
         }
@@ -365,6 +366,7 @@ impl Demo {
                     }
                 }
                 Heard::Said(worker, Message::Done) => over[worker] = true,
+                Heard::Unreadable(worker, line) => return Err(ProcessError::Unreadable { worker, line }.into()),
                 Heard::Said(_, Message::Joined) => {}
                 Heard::Ended(worker) if over[worker] || processes.was_killed(worker) => {}
                 Heard::Ended(worker) => {
@@ -399,7 +401,7 @@ impl Demo {
             step.ms = said.ms;
             if leg.kind == LegKind::AttackedSolon {
                 step.residual = Some(said.residual_ratio);
-                step.residual_received = Some(said.received_ratio).filter(|ratio| ratio.is_finite());
+                step.residual_received = said.received_ratio;
                 step.tolerance = Some(1.0);
             }
             step.liars.clone_from(&said.liars);

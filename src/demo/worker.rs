@@ -98,8 +98,8 @@ pub struct WorkerStep {
     pub loss: Option<f64>,
     /// Largest residual over tolerance among the words of the round.
     pub residual_ratio: f64,
-    /// The same before anything was corrected.
-    pub received_ratio: f64,
+    /// The same before anything was corrected, where it is finite: JSON has no infinity.
+    pub received_ratio: Option<f64>,
     /// Workers named as liars.
     pub liars: Vec<usize>,
     /// Workers without any shard.
@@ -219,7 +219,7 @@ pub fn run(args: &WorkerArgs) -> Result<(), WorkerError> {
             accuracy: score.map(|score| score.accuracy),
             loss: score.map(|score| score.loss).filter(|loss| loss.is_finite()),
             residual_ratio: f64::from(report.residual_ratio),
-            received_ratio: f64::from(report.received_ratio),
+            received_ratio: Some(f64::from(report.received_ratio)).filter(|ratio| ratio.is_finite()),
             liars: report.liars.union(&report.late_liars).iter().collect(),
             absent: report.absent.iter().collect(),
         }))?;
