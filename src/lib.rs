@@ -24,3 +24,8 @@ pub mod memory;
 pub mod pipeline;
 pub mod transport;
 pub mod wire;
+
+/// The examples in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

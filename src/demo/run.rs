@@ -113,7 +113,7 @@ impl Demo {
         let one = Parameters::new(1, s, e, r_c)?;
         let r = one.redundancy();
         let workers = options.workers.unwrap_or(2 * r);
-        if workers == 0 || workers % r != 0 || workers > 64 {
+        if workers == 0 || !workers.is_multiple_of(r) || workers > 64 {
             let (below, above) = ((workers.min(64) / r * r).max(r), (workers.min(64 - r) / r + 1) * r);
             return Err(DemoError::Options(format!(
                 "{workers} workers do not make groups of {r} (compression {r_c} + 2 x adversaries {s} + stragglers {e}): \

@@ -37,7 +37,9 @@ fn faulty_tcp_pair() -> (Connection, Connection) {
     (faultless(here), faultless(there))
 }
 
-const TRANSPORTS: [(&str, fn() -> (Connection, Connection)); 4] = [
+type Pair = fn() -> (Connection, Connection);
+
+const TRANSPORTS: [(&str, Pair); 4] = [
     ("tcp", tcp_pair),
     ("memory", memory_pair),
     ("faulty over memory", faulty_pair),

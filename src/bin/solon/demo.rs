@@ -73,7 +73,7 @@ impl Watch for Show {
                 screen.redraw(&table::lines(&report.legs, report.steps, width))
             }
             // Every step is too much to read.
-            Show::Lines if step.step > 5 && step.step % 20 != 0 && step.step != report.steps => return,
+            Show::Lines if step.step > 5 && !step.step.is_multiple_of(20) && step.step != report.steps => return,
             Show::Lines => table::plain(kind, step, report.steps) + "\n",
             Show::Json => table::json(kind, step) + "\n",
         };
