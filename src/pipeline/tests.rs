@@ -166,3 +166,17 @@ fn too_many_absent_workers_make_the_round_undecodable_at_its_deadline() {
         assert!(result.is_ok());
     }
 }
+
+#[test]
+fn a_journal_that_cannot_be_written_is_counted_and_the_rounds_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    std::fs::write(&path, []).unwrap();
+    let mut cluster = Cluster::new(&job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10), 1);
+    // As a full disk would: every write fails.
+    cluster.pipeline.pusher.keep_journal(std::fs::File::open(&path).unwrap());
+    for round in 0..2 {
+        assert!(cluster.round(&gradients(1, 100, round), &[], &[]).iter().all(Result::is_ok));
+    }
+    assert_eq!(cluster.pipeline.handle.board.counted(Counter::JournalErrors), 2);
+}
