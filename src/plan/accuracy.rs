@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_size_has_a_generator() {
-        for r in 1..=64 {
+        for r in 1..=64usize {
             for c in [1, 2, 3, r / 2, r.saturating_sub(1), r].into_iter().filter(|c| (1..=r).contains(c)) {
                 assert!(Generator::new(Family::Trigonometric, Form::Systematic, r, c).is_ok(), "{r} {c}");
             }

@@ -60,7 +60,15 @@ impl Seconds {
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&prefixed(self.0, &[(-3, "ns"), (-2, "us"), (-1, "ms"), (0, "s")]))
+        const HOUR: f64 = 3600.0;
+        const DAY: f64 = 24.0 * HOUR;
+        f.pad(&match self.0 {
+            seconds if seconds < 599.5 => prefixed(seconds, &[(-3, "ns"), (-2, "us"), (-1, "ms"), (0, "s")]),
+            seconds if seconds < HOUR => format!("{} min", significant(seconds / 60.0, 3, false)),
+            seconds if seconds < 99.95 * HOUR => format!("{} h", significant(seconds / HOUR, 3, false)),
+            seconds if seconds < 9999.5 * DAY => format!("{} d", significant(seconds / DAY, 3, false)),
+            seconds => format!("{:.1e} d", seconds / DAY),
+        })
     }
 }
 
@@ -164,11 +172,7 @@ fn prefixed(number: f64, units: &[(i32, &str)]) -> String {
 /// `number` to `digits` digits, without a decimal point if there is nothing behind it to be said.
 fn significant(number: f64, digits: i32, whole: bool) -> String {
     let decimals = if whole { 0 } else { (digits - 1 - exponent(number, digits as usize - 1)).clamp(0, 6) };
-    let text = format!("{number:.*}", decimals as usize);
-    match number.is_finite() && number >= 1e4 {
-        true => grouped(number.round() as u64),
-        false => text,
-    }
+    format!("{number:.*}", decimals as usize)
 }
 
 /// The power of ten of `number`, rounded to `decimals` behind its first digit.
@@ -271,8 +275,13 @@ mod tests {
         assert_eq!((shown(0.0528), shown(0.25), shown(1.0)), ("52.8 ms".into(), "250 ms".into(), "1.00 s".into()));
         assert_eq!(
             (shown(0.00099996), shown(3e-10), shown(12345.6)),
-            ("1.00 ms".into(), "0.300 ns".into(), "12,346 s".into())
+            ("1.00 ms".into(), "0.300 ns".into(), "3.43 h".into())
         );
+        assert_eq!(
+            (shown(599.0), shown(720.0), shown(864_000.0)),
+            ("599 s".into(), "12.0 min".into(), "10.0 d".into())
+        );
+        assert_eq!(shown(8.64e9), "1.0e5 d");
         assert_eq!((bytes(44e6), bytes(999.0), bytes(999_600.0)), ("44.0 MB".into(), "999 B".into(), "1.00 MB".into()));
         assert_eq!((bytes(0.0), bytes(65_600.0)), ("0 B".into(), "65.6 kB".into()));
         assert_eq!(

@@ -96,8 +96,8 @@ fn tolerated(page: &mut Page, code: &Code) {
     page.item("stragglers", &slow);
     if s > 0 {
         let beyond = format!(
-            "With more bad workers the round is reported undecodable and has no update. It is wrong unseen only if {} bad \
-             workers of one group agree on the same lie.",
+            "With more bad workers a round is still right, or reported undecodable and without an update. It is wrong \
+             unseen only if {} bad workers of one group agree on the same lie.",
             s + 1
         );
         page.item("beyond that", &beyond);
