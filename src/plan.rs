@@ -268,7 +268,7 @@ impl PlanReport {
 ///
 /// # Errors
 /// If there can be no such job; with the nearest that can be.
-pub fn plan(input: &PlanInput) -> Result<PlanReport, Refusal> {
+pub fn plan(input: &PlanInput) -> Result<PlanReport, Box<Refusal>> {
     plan_measured(input, &accuracy::measure)
 }
 
@@ -284,7 +284,7 @@ enum Effort {
 /// `measure` gives the conditioning of a code and what it cost, or nothing if it would have cost too much.
 type Measure<'a> = &'a dyn Fn(&Parameters, Effort) -> Option<(Conditioning, f64)>;
 
-fn plan_measured(input: &PlanInput, measure: Measure<'_>) -> Result<PlanReport, Refusal> {
+fn plan_measured(input: &PlanInput, measure: Measure<'_>) -> Result<PlanReport, Box<Refusal>> {
     let parameters = refusal::check(input)?;
     let (conditioning, _) = measure(&parameters, Effort::Any).expect("any effort is enough");
     // A second or two for all others together.

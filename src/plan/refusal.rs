@@ -71,10 +71,11 @@ pub enum Bound {
 }
 
 /// The code of a job that can be.
-pub(super) fn check(input: &PlanInput) -> Result<Parameters, Refusal> {
+pub(super) fn check(input: &PlanInput) -> Result<Parameters, Box<Refusal>> {
     let refuse = |bound, other_workers, other_codes| {
         let codes = |parameters: Vec<Parameters>| parameters.into_iter().map(Code::from).collect();
-        Refusal { bound, input: *input, other_workers: codes(other_workers), other_codes: codes(other_codes) }
+        let (other_workers, other_codes) = (codes(other_workers), codes(other_codes));
+        Box::new(Refusal { bound, input: *input, other_workers, other_codes })
     };
     for (setting, found) in [
         ("job.adversaries", input.adversaries),

@@ -337,7 +337,7 @@ fn difference(what: &str, more: f64, whole: f64) -> String {
 /// To two digits or so: `1.0`, `24`, `690`, `1.2e8`.
 fn number(number: f64) -> String {
     match number {
-        _ if number < 0.1 || number >= 99_999.5 => format!("{number:.1e}"),
+        _ if !(0.1..99_999.5).contains(&number) => format!("{number:.1e}"),
         _ if number < 9.95 => format!("{number:.1}"),
         _ => grouped(number.round() as u64),
     }

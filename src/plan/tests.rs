@@ -20,7 +20,7 @@ fn unmeasured(_: &Parameters, _: Effort) -> Option<(Conditioning, f64)> {
     Some((Conditioning { honest: 2.0, least: 30.0, exhaustive: true }, 0.0))
 }
 
-fn quick(input: &PlanInput) -> Result<PlanReport, Refusal> {
+fn quick(input: &PlanInput) -> Result<PlanReport, Box<Refusal>> {
     plan_measured(input, &unmeasured)
 }
 
@@ -145,7 +145,10 @@ fn others_are_measured_only_while_that_is_quick() {
     assert!(report.choices.last().unwrap().conditioning.is_none());
 }
 
-fn refusal(input: PlanInput) -> (Bound, Vec<usize>, Vec<(usize, usize, usize)>, String) {
+/// s, e and r_c.
+type Sizes = (usize, usize, usize);
+
+fn refusal(input: PlanInput) -> (Bound, Vec<usize>, Vec<Sizes>, String) {
     let refusal = quick(&input).unwrap_err();
     let workers = refusal.other_workers.iter().map(|code| code.workers).collect();
     let codes = refusal.other_codes.iter().map(|code| (code.adversaries, code.stragglers, code.compression)).collect();
