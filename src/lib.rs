@@ -13,6 +13,7 @@
 //! - [`client`]: what a training worker links.
 //! - [`attacks`]: the liars that tests, simulation and demonstration send against it.
 //! - [`daemon`]: configuration and life cycle of `solond`.
+//! - [`plan`]: what a job would tolerate, cost and take, before it is started.
 //! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
 
 pub mod attacks;
@@ -22,6 +23,7 @@ pub mod daemon;
 pub mod demo;
 pub mod memory;
 pub mod pipeline;
+pub mod plan;
 pub mod transport;
 pub mod wire;
 

@@ -48,8 +48,7 @@ fn exchange(workers: &mut [Worker], rounds: std::ops::Range<u64>, dimension: usi
 #[test]
 fn a_worker_that_never_reads_is_dropped_and_the_others_get_every_round() {
     const D: usize = 2_000_000;
-    let flags = ["--job-dimension", "2000000", "--job-groups", "1", "--listen-write-deadline-ms", "400"];
-    let mut solond = Solond::start(&flags);
+    let mut solond = Solond::start(&["--job-dimension", "2000000", "--job-groups", "1"]);
     let (silent, _) = by_hand(&solond.address, 5);
     let mut workers: Vec<Worker> = (0..5).map(|worker| solond.join(worker)).collect();
     exchange(&mut workers, 0..4, D);

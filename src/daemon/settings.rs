@@ -181,8 +181,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("0"),
         unit: "workers per group",
         help: "Absent or late workers per group that a round does not wait for, beside the liars",
-        doc: "Each costs one worker per group. A worker that is absent but not provided for here takes the place of half \
-              a liar.",
+        doc: "Each costs one worker per group. A worker that is absent but not provided for here takes the place of a \
+              liar.",
     },
     Setting {
         section: "job",

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use mio::unix::SourceFd;
@@ -23,8 +23,8 @@ use crate::wire::{
 /// Updates taken in one step.
 const UPDATES_PER_STEP: usize = 16;
 
-/// While update slots are short, a session that takes nothing has this share of its time.
-const PRESSURE: u32 = 20;
+/// While update slots are short because of a few sessions that take nothing, these have this share of their time.
+const PRESSURE: u32 = 4;
 
 /// Sends updates and reports to all workers.
 pub struct Pusher {
@@ -238,8 +238,15 @@ impl Pusher {
         }
     }
 
-    fn serve(&mut self, index: usize, context: &Context<'_>) -> bool {
-        let short = self.updates.free(0) == 0;
+    /// How long a session may take nothing. Less than set if it is one of few that hold up all others; if most are slow, it
+    /// is the network, and nobody's fault.
+    fn patience(&self) -> Duration {
+        let stalled = self.peers.iter().flatten().filter(|peer| peer.stalled.is_some()).count();
+        let few = 2 * stalled < self.peers.iter().flatten().count();
+        if few && self.updates.free(0) == 0 { self.job.write_deadline / PRESSURE } else { self.job.write_deadline }
+    }
+
+    fn serve(&mut self, index: usize, limit: Duration, context: &Context<'_>) -> bool {
         let Some(peer) = &mut self.peers[index] else { return false };
         let mut busy = false;
         // While frames are waiting, credits wait too: so they never fill the queue.
@@ -280,7 +287,6 @@ impl Pusher {
                     }
                 }
             }
-            let limit = if short { self.job.write_deadline / PRESSURE } else { self.job.write_deadline };
             let stalled = self.peers[index].as_ref().and_then(|peer| peer.stalled);
             if stalled.is_some_and(|since| context.now.saturating_duration_since(since) >= limit) {
                 self.not_reading(index, context);
@@ -355,8 +361,9 @@ impl Stage for Pusher {
         while self.close(context) {
             busy = true;
         }
+        let patience = self.patience();
         for index in 0..self.peers.len() {
-            busy |= self.serve(index, context);
+            busy |= self.serve(index, patience, context);
         }
         busy |= self.stop(context);
         Progress::of(busy)
@@ -369,8 +376,7 @@ impl Stage for Pusher {
     }
 
     fn timer(&self) -> Option<Instant> {
-        let short = self.updates.free(0) == 0;
-        let limit = if short { self.job.write_deadline / PRESSURE } else { self.job.write_deadline };
+        let limit = self.patience();
         self.peers.iter().flatten().filter_map(|peer| Some(peer.stalled? + limit)).min()
     }
 

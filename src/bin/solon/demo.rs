@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use solon::attacks::Attack;
@@ -11,13 +10,15 @@ use solon::demo::run::{Demo, DemoError, Options, Watch};
 use solon::demo::table::{self, Screen};
 use solon::demo::{LegKind, Report, Step, report};
 
+use crate::Failure;
+
 /// Train a small network on twelve worker processes of which four lie, and see what becomes of it
 ///
 /// Starts a real solond and real workers over loopback, three times with the same seeds: plain mean without liars, plain mean with
 /// them, Solon with them. Ends with a verdict and an HTML report. Exit code 1 if the run with Solon is not the honest run, or
 /// somebody honest was named.
 #[derive(Args, Debug)]
-pub struct DemoArgs {
+pub struct Arguments {
     /// How the liars lie: reverse, constant, gaussian, sign-flip, zero, nan, alie, ipm, mimic, replay, bit-flip, collude, threshold
     #[arg(long, default_value = "reverse")]
     attack: Attack,
@@ -88,24 +89,23 @@ fn print(text: &str) {
 }
 
 /// Runs `solon demo`.
-pub fn run(args: DemoArgs) -> ExitCode {
-    match demonstrate(&args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => Exit::Failure.into(),
+pub fn run(args: &Arguments) -> Result<(), Failure> {
+    match demonstrate(args) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure { exit: Exit::Failure, message: "the run with Solon is not the honest run".into() }),
         Err(error) => {
-            eprintln!("solon demo: {error}");
             let exit = match error {
                 DemoError::Options(_) | DemoError::Parameters(_) => Exit::Usage,
                 DemoError::Data(_) => Exit::Data,
                 DemoError::Io { .. } => Exit::Io,
                 _ => Exit::Failure,
             };
-            exit.into()
+            Err(Failure { exit, message: error.to_string() })
         }
     }
 }
 
-fn demonstrate(args: &DemoArgs) -> Result<bool, DemoError> {
+fn demonstrate(args: &Arguments) -> Result<bool, DemoError> {
     let program =
         std::env::current_exe().map_err(|error| DemoError::Io { what: "cannot find this program".into(), error })?;
     let options = Options {

@@ -1,22 +1,29 @@
-//! `solon`: the command line.
+//! `solon`: everything around a job that is not the daemon.
+//!
+//! A subcommand is a module with its arguments and how to run them. Here they are only listed: what the command line says is
+//! dispatched, what goes wrong is printed to standard error, and the process ends with a code of [`solon::daemon::exit`].
 
+mod demo;
+mod plan;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use solon::daemon::exit::Exit;
 
-mod demo;
-
-/// Gradient aggregation that corrects lying, faulty and slow workers exactly
+/// Try out and plan jobs whose lying, faulty and slow workers are corrected exactly
 #[derive(Parser)]
 #[command(name = "solon", version, arg_required_else_help = true)]
-struct Cli {
+struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    Demo(demo::DemoArgs),
+    Demo(demo::Arguments),
+    Plan(plan::Arguments),
     /// One worker of the demonstration
     #[command(hide = true)]
     DemoWorker(solon::demo::worker::WorkerArgs),
@@ -25,24 +32,34 @@ enum Command {
     DemoDaemon {
         /// Flags of solond
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        flags: Vec<std::ffi::OsString>,
+        flags: Vec<OsString>,
     },
 }
 
+/// Why a subcommand did not do what it was asked to.
+struct Failure {
+    exit: Exit,
+    /// For standard error.
+    message: String,
+}
+
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Demo(args) => demo::run(args),
-        Command::DemoWorker(args) => match solon::demo::worker::run(&args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("worker {}: {error}", args.worker);
-                ExitCode::FAILURE
-            }
-        },
+    let done = match CommandLine::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Plan(arguments) => plan::run(arguments),
+        Command::DemoWorker(arguments) => solon::demo::worker::run(&arguments)
+            .map_err(|error| Failure { exit: Exit::Failure, message: format!("worker {}: {error}", arguments.worker) }),
         Command::DemoDaemon { flags } => {
             solon::demo::worker::end_with_parent();
-            let program = std::iter::once("solond".into());
-            solon::daemon::main(program.chain(flags), std::iter::empty())
+            // The environment is not looked at: the demonstration is the same everywhere.
+            return solon::daemon::main(std::iter::once("solond".into()).chain(flags), std::iter::empty());
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("solon: {}", failure.message);
+            failure.exit.into()
         }
     }
 }
