@@ -99,6 +99,11 @@ impl Pusher {
         }
     }
 
+    /// The slots that updates (holder 0) and reports (holder 1) are sent from: one region, to be registered once.
+    pub fn slab(&self) -> &Slab {
+        &self.updates
+    }
+
     /// Keeps the last closed round and its digest in this file, so that a restarted daemon goes on counting. It is written
     /// before any worker learns that the round is closed.
     pub fn keep_journal(&mut self, journal: File) {
