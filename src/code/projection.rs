@@ -59,9 +59,12 @@ impl Projector {
         self.width = width;
         let mut stream = ChaCha8Rng::from_seed(*seed);
         for k in 0..self.projections {
-            for factor in &mut self.factors[k * self.stride..][..width] {
+            let row = &mut self.factors[k * self.stride..][..width];
+            // All at once: the generator makes several blocks side by side, if it is asked for as many.
+            stream.fill_bytes(bytemuck::cast_slice_mut(row));
+            for factor in row {
                 // Sign and mantissa are random; the exponent is that of [1, 2).
-                *factor = f32::from_bits(stream.next_u32() & 0x807f_ffff | 0x3f80_0000);
+                *factor = f32::from_bits(u32::from_le(factor.to_bits()) & 0x807f_ffff | 0x3f80_0000);
             }
         }
     }

@@ -284,6 +284,7 @@ impl Daemon {
 
     fn end(&mut self) -> Result<(), ServeError> {
         self.over.store(true, Ordering::Relaxed);
+        self.handle.wake();
         let mut result = Ok(());
         for thread in self.threads.drain(..) {
             let name = thread.thread().name().unwrap_or("unnamed").to_owned();
@@ -355,7 +356,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         }
         if signal.load(Ordering::Relaxed) && give_up.is_none() {
             tracing::info!("stopping: the round that has begun ends first");
-            board.request_stop();
+            daemon.handle.request_stop();
             give_up = Some(now + daemon.job.deadline() + Duration::from_secs(1));
         }
         // Looked for before `stopped`: a thread that ends because the daemon stops is no surprise.

@@ -27,8 +27,10 @@ pub struct Locator {
     decoder: Producer<ToDecoder>,
     code: code::Locator,
     projector: Projector,
-    /// The seed that `projector` was drawn from last.
-    drawn: Option<[u8; 32]>,
+    /// The seed and width that `projector` was drawn from last.
+    drawn: Option<([u8; 32], usize)>,
+    /// The seed for words of which every shard was in our hands before it was drawn.
+    fresh: Option<[u8; 32]>,
     /// Makes the seeds; keyed with the job's secret.
     secret: ChaCha20Rng,
     projected: Vec<Projected>,
@@ -98,6 +100,7 @@ impl Locator {
             decoder,
             projector: Projector::new(plan.layout.chunk_width(), job.projections),
             drawn: None,
+            fresh: None,
             secret: ChaCha20Rng::from_seed(key),
             projected: vec![Projected { values: [0.0; PROJECTIONS_MAX], norm: 0.0 }; plan.parameters.redundancy()],
             entries: vec![Entry { round: u64::MAX, state: State::Unknown, seed: [0; 32] }; entries],
@@ -116,8 +119,22 @@ impl Locator {
     }
 
     fn draw(&mut self, seed: [u8; 32], width: usize) {
-        self.projector.draw(&seed, width);
-        self.drawn = Some(seed);
+        if self.drawn != Some((seed, width)) {
+            self.projector.draw(&seed, width);
+            self.drawn = Some((seed, width));
+        }
+    }
+
+    /// The seed for a word that was in the ring when this step began.
+    fn fresh_seed(&mut self) -> [u8; 32] {
+        if planted(Bug::KnownProjection) {
+            return [0; 32];
+        }
+        *self.fresh.get_or_insert_with(|| {
+            let mut seed = [0; 32];
+            self.secret.fill_bytes(&mut seed);
+            seed
+        })
     }
 
     /// Decides a word, or keeps it until more shards come.
@@ -132,10 +149,7 @@ impl Locator {
         }
         let width = self.job.plan.layout.chunk(word.chunk as usize).width;
         // Drawn after the last shard that it judges was sealed: a liar cannot have known it.
-        let mut seed = [0; 32];
-        if !planted(Bug::KnownProjection) {
-            self.secret.fill_bytes(&mut seed);
-        }
+        let seed = self.fresh_seed();
         self.draw(seed, width);
         let (mut present, mut rejected) = (Rows::EMPTY, Rows::EMPTY);
         for row in word.present.iter() {
@@ -239,10 +253,7 @@ impl Locator {
             }
             State::Decided(record) if !planted(Bug::ForgetLate) => {
                 let width = self.job.plan.layout.chunk(shard.chunk as usize).width;
-                let seed = self.entries[at].seed;
-                if self.drawn != Some(seed) {
-                    self.draw(seed, width);
-                }
+                self.draw(self.entries[at].seed, width);
                 let projected = self.projector.project(numbers(&shard.slot, width));
                 let length = self.code.word_len();
                 let code_word = &self.code_words[at * length..(at + 1) * length];
@@ -291,7 +302,9 @@ impl Stage for Locator {
             self.first = closed;
             self.release(None);
         }
-        for _ in 0..MESSAGES_PER_STEP {
+        // What is in the ring now is sealed: one draw serves it all. A word that comes later has to wait for the next one.
+        self.fresh = None;
+        for _ in 0..self.words.waiting().min(MESSAGES_PER_STEP) {
             let Some(message) = self.words.pop() else { break };
             busy = true;
             match message {

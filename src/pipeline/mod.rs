@@ -263,9 +263,21 @@ pub struct Handle {
     pub events: Arc<ArrayQueue<Event>>,
     /// The counters that all stages share.
     pub board: Arc<Board>,
+    bells: Arc<[Arc<Bell>]>,
 }
 
 impl Handle {
+    /// Asks the pipeline to stop once the round that has begun is closed.
+    pub fn request_stop(&self) {
+        self.board.request_stop();
+        self.wake();
+    }
+
+    /// Wakes all reactors, so that they look whether they are to end.
+    pub fn wake(&self) {
+        self.bells.iter().for_each(|bell| bell.ring());
+    }
+
     /// Hands a connection to the pipeline; `false` if too many joined at once.
     pub fn admit(&self, worker: u32, session: u64, connection: crate::transport::Connection) -> bool {
         let crate::transport::Connection { inbound, outbound } = connection;
@@ -336,9 +348,10 @@ impl Pipeline {
             Receiver::new(&job, board.clone(), shards, admitted_in, to_assembler, bells.pusher.clone(), events.clone());
         let assembler = Assembler::new(&job, board.clone(), from_receiver, to_locators);
         let wake = [&bells.receiver, &bells.assembler].into_iter().chain(&bells.locators).chain(&bells.decoders);
-        let wake = wake.cloned().collect();
+        let wake: Vec<Arc<Bell>> = wake.cloned().collect();
+        let all = wake.iter().chain([&bells.pusher]).cloned().collect();
         let pusher = Pusher::new(&job, board.clone(), updates, admitted_out, from_decoders, wake, events.clone());
-        let handle = Handle { inbound, outbound, events, board };
+        let handle = Handle { inbound, outbound, events, board, bells: all };
         Pipeline { receiver, assembler, locators, decoders, pusher, handle }
     }
 

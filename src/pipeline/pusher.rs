@@ -41,6 +41,10 @@ pub struct Pusher {
     first: u64,
     journal: Option<File>,
     stopping: Option<u64>,
+    /// Credits are told in lots of half of what a worker can have: a worker that is woken for each of them sends one shard and
+    /// sleeps again. Nobody waits for the other half for ever: all have sent what the slowest worker has sent, so
+    /// its words are decided and it gets every slot back.
+    credits_at_once: u64,
 }
 
 struct Peer {
@@ -79,6 +83,7 @@ impl Pusher {
         let rounds = vec![Round::NEW; job.plan.window as usize];
         let (job, first) = (job.clone(), job.first_round());
         Pusher {
+            credits_at_once: (u64::from(job.plan.credits) / 2).max(1),
             job,
             board,
             updates,
@@ -92,6 +97,11 @@ impl Pusher {
             journal: None,
             stopping: None,
         }
+    }
+
+    /// The slots that updates (holder 0) and reports (holder 1) are sent from: one region, to be registered once.
+    pub fn slab(&self) -> &Slab {
+        &self.updates
     }
 
     /// Keeps the last closed round and its digest in this file, so that a restarted daemon goes on counting. It is written
@@ -252,7 +262,7 @@ impl Pusher {
         // While frames are waiting, credits wait too: so they never fill the queue.
         if peer.stalled.is_none()
             && let Some(granted) = self.board.granted(index, peer.session)
-            && granted != peer.granted
+            && granted.saturating_sub(peer.granted) >= self.credits_at_once
         {
             let header = Header {
                 job: self.job.number,

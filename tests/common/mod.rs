@@ -128,3 +128,44 @@ pub fn distance(update: &[f32], groups: usize, round: u64) -> f64 {
     }
     (off / norm).sqrt()
 }
+
+/// The configuration that these flags make, on a free port.
+pub fn config(flags: &[&str]) -> solon::daemon::config::Config {
+    use solon::daemon::config::{Request, load};
+    let arguments = ["solond", "--listen-address", "127.0.0.1:0"].iter().chain(flags).map(std::ffi::OsString::from);
+    let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+    match load(arguments, std::iter::empty(), &none) {
+        Ok(Request::Serve(loaded)) => loaded.config,
+        other => panic!("a configuration, not {other:?}"),
+    }
+}
+
+/// Small random numbers from a seed.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `sides`.
+    pub fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % sides
+    }
+}
+
+/// How the row lies that lies in `round`, if it does: `liars` rows, others in every round, by four kinds of lies.
+pub fn lie(row: usize, redundancy: usize, liars: usize, round: u64, shard: &mut [f32]) {
+    if (row + redundancy - round as usize % redundancy) % redundancy >= liars {
+        return;
+    }
+    match round % 4 {
+        0 => shard.fill(f32::NAN),
+        1 => shard.iter_mut().for_each(|x| *x *= -100.0),
+        2 => shard.iter_mut().enumerate().for_each(|(at, x)| *x += (1 + at % 5 + row) as f32),
+        _ => shard[0] += 100.0,
+    }
+}
