@@ -132,16 +132,29 @@ impl Pusher {
             // The receiver sees the closed connection and says so.
             return;
         }
-        // The first round of which no chunk is out, here and in all later ones: the worker gets all of it.
+        // Nothing is for it before it is ready.
+        let from = u64::MAX;
+        self.peers[index] = Some(Peer { outbound, session, from, granted: 0, writable: true, stalled: None });
+    }
+
+    /// Tells a worker from which round on it gets every chunk: the first of which no chunk is out, here and in all later ones. Not
+    /// before the receiver has its session too: who is ready is awaited.
+    fn make_ready(&mut self, index: usize) {
+        if self.peers[index].as_ref().is_none_or(|peer| peer.from != u64::MAX) {
+            return;
+        }
         let window = self.first..self.first + self.rounds.len() as u64;
         let from = window.clone().rev().find(|round| self.round(*round).pushed > 0).map_or(self.first, |last| last + 1);
         let from = if planted(Bug::ReadyTooEarly) { self.first } else { from };
-        let mut peer = Peer { outbound, session, from, granted: 0, writable: true, stalled: None };
+        let Some(peer) = &mut self.peers[index] else { return };
+        if self.board.granted(index, peer.session).is_none() {
+            return;
+        }
+        peer.from = from;
         let header = Header { job: self.job.number, session: self.job.epoch, round: from, ..Header::new(Kind::Ready) };
         let queued = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
         debug_assert!(queued.is_ok(), "the queue of a new connection is empty");
-        self.peers[index] = Some(peer);
-        self.tell(Event::Joined { worker, round: from });
+        self.tell(Event::Joined { worker: index as u32, round: from });
     }
 
     fn end(&mut self, index: usize, context: &Context<'_>) {
@@ -373,6 +386,7 @@ impl Stage for Pusher {
         }
         let patience = self.patience();
         for index in 0..self.peers.len() {
+            self.make_ready(index);
             busy |= self.serve(index, patience, context);
         }
         busy |= self.stop(context);

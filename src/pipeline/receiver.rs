@@ -127,6 +127,9 @@ impl Receiver {
         };
         self.peers[index] = Some(Peer { inbound, landing, session, received: 0, granted: 0, readable: true });
         self.board.set_connected(index, true);
+        // The pusher tells the worker that it is ready once it sees a grant of this session, be it of nothing.
+        self.board.grant(index, session, 0);
+        self.pusher.ring();
     }
 
     fn end(&mut self, index: usize, why: Disconnect, context: &Context<'_>) {
