@@ -61,12 +61,8 @@ fn memory_markdown() -> String {
          |---:|---:|---:|---:|---:|---:|\n",
     );
     for (groups, adversaries, compression) in [("1", "1", "1"), ("2", "2", "2"), ("4", "2", "4"), ("4", "5", "10")] {
-        let flags = [
-            ("dimension", "25557032"),
-            ("groups", groups),
-            ("adversaries", adversaries),
-            ("compression", compression),
-        ];
+        let flags =
+            [("dimension", "25557032"), ("groups", groups), ("adversaries", adversaries), ("compression", compression)];
         let flags = flags.iter().flat_map(|(name, value)| [format!("--job-{name}"), (*value).to_owned()]);
         let args = std::iter::once("solond".to_owned()).chain(flags).map(Into::into);
         let Ok(Request::Serve(loaded)) = load(args, [], &|_| unreachable!("no file is named")) else {
@@ -273,7 +269,10 @@ fn kinds_have_the_numbers_ways_and_lengths_of_the_page() {
     let rows = table(&page("protocol.md"), "kinds");
     assert_eq!(rows.len(), Kind::ALL.len());
     for (row, kind) in rows.iter().zip(Kind::ALL) {
-        assert_eq!((row[0].as_str(), row[1].as_str()), ((kind as u8).to_string().as_str(), format!("{kind:?}").as_str()));
+        assert_eq!(
+            (row[0].as_str(), row[1].as_str()),
+            ((kind as u8).to_string().as_str(), format!("{kind:?}").as_str())
+        );
         let (way, bytes) = match kind {
             Kind::Challenge => ("<-", (challenge_frame(&CHALLENGE).len() - HEADER_BYTES).to_string()),
             Kind::Hello => ("->", (HELLO_BYTES - HEADER_BYTES).to_string()),
@@ -363,7 +362,8 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn links_lead_to_files_and_headings_that_exist() {
-    let mut pages: Vec<PathBuf> = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut pages: Vec<PathBuf> =
+        std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     pages.extend(Some(root().join("README.md")).filter(|path| path.exists()));
     let mut broken = Vec::new();
