@@ -1,0 +1,389 @@
+//! The pages in `docs/` against the code: tables that are generated, offsets, kinds and codes, and links.
+//!
+//! `SOLON_UPDATE_DOCS=1 cargo test --test docs` writes the generated parts anew.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use solon::code::{Family, Form, Layout, Parameters};
+use solon::daemon::config::{Request, load, settings_markdown};
+use solon::daemon::exit::exit_codes_markdown;
+use solon::daemon::serve::job_of;
+use solon::pipeline::Limits;
+use solon::wire::{
+    CHALLENGE_BYTES, Credential, HEADER_BYTES, HELLO_BYTES, Header, HeaderError, Identity, Kind, Plan, REPORT_BYTES,
+    Refusal, Report, Resume, RoundOutcome, Rule, UndecodableReason, VERSION, Violation, WELCOME_BYTES, Welcome,
+    challenge_frame, header_bytes, hello_frame, refusal_frame, welcome_frame,
+};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    let path = root().join("docs").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The cells of the table after the line `<!-- marker -->`, without head and rule; code quotes removed.
+fn table(page: &str, marker: &str) -> Vec<Vec<String>> {
+    let marker = format!("<!-- {marker} -->");
+    let (_, rest) = page.split_once(&marker).unwrap_or_else(|| panic!("no {marker}"));
+    let lines = rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+    lines.skip(2).map(cells).collect()
+}
+
+/// Compares what stands between `<!-- generated: name -->` and `<!-- end -->` with `text`, or writes it there.
+fn generated(file: &str, name: &str, text: &str) {
+    let old = page(file);
+    let (begin, end) = (format!("<!-- generated: {name} -->\n"), "<!-- end -->");
+    let (head, rest) = old.split_once(&begin).unwrap_or_else(|| panic!("no {begin}"));
+    let (found, tail) = rest.split_once(end).expect("a generated part has an end");
+    let text = format!("\n{}\n\n", text.trim());
+    if std::env::var_os("SOLON_UPDATE_DOCS").is_some() {
+        std::fs::write(root().join("docs").join(file), format!("{head}{begin}{text}{end}{tail}")).unwrap();
+    } else {
+        assert_eq!(found, text, "{file} is behind the code: SOLON_UPDATE_DOCS=1 cargo test --test docs");
+    }
+}
+
+#[test]
+fn operations_has_the_settings_exit_codes_and_memory_of_the_code() {
+    generated("operations.md", "settings", &settings_markdown());
+    generated("operations.md", "exit codes", &exit_codes_markdown());
+    generated("operations.md", "memory", &memory_markdown());
+}
+
+fn memory_markdown() -> String {
+    let mut table = String::from(
+        "| `job.groups` | `adversaries` | `compression` | Workers | Slots for shards | Slots for updates |\n\
+         |---:|---:|---:|---:|---:|---:|\n",
+    );
+    for (groups, adversaries, compression) in [("1", "1", "1"), ("2", "2", "2"), ("4", "2", "4"), ("4", "5", "10")] {
+        let flags =
+            [("dimension", "25557032"), ("groups", groups), ("adversaries", adversaries), ("compression", compression)];
+        let flags = flags.iter().flat_map(|(name, value)| [format!("--job-{name}"), (*value).to_owned()]);
+        let args = std::iter::once("solond".to_owned()).chain(flags).map(Into::into);
+        let Ok(Request::Serve(loaded)) = load(args, [], &|_| unreachable!("no file is named")) else {
+            panic!("a configuration to serve")
+        };
+        let job = job_of(&loaded.config, [0; 32], 0).unwrap();
+        let (limits, workers) = (Limits::of(&job.plan, job.updates), job.plan.parameters.workers());
+        let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+        table += &format!(
+            "| {groups} | {adversaries} | {compression} | {workers} | {} | {} |\n",
+            mib(limits.shard_bytes(workers)),
+            mib(limits.update_bytes())
+        );
+    }
+    table
+}
+
+/// Compares a table of offsets with `bytes`, in which every field has a value of its own.
+fn check_layout(name: &str, bytes: &[u8], fields: &[(&str, Vec<u8>)]) {
+    let (page, fields): (_, BTreeMap<_, _>) = (page("protocol.md"), fields.iter().cloned().collect());
+    let (mut next, mut seen) = (0, 0);
+    for row in table(&page, &format!("layout: {name}")) {
+        let (offset, len): (usize, usize) = (row[0].parse().unwrap(), row[1].parse().unwrap());
+        assert_eq!(offset, next, "{name}: {} begins where the field before it ends", row[2]);
+        next = offset + len;
+        let found = &bytes[offset..next];
+        match fields.get(row[2].as_str()) {
+            Some(value) => assert_eq!(found, &value[..], "{name}: {}", row[2]),
+            None => assert!(row[2] == "reserved" && found.iter().all(|byte| *byte == 0), "{name}: {}", row[2]),
+        }
+        seen += usize::from(row[2] != "reserved");
+    }
+    assert_eq!((next, seen), (bytes.len(), fields.len()), "{name}: every byte and field is in the table");
+}
+
+fn le<const N: usize>(bytes: [u8; N]) -> Vec<u8> {
+    bytes.to_vec()
+}
+
+#[test]
+fn headers_have_the_offsets_of_the_page() {
+    let header = Header {
+        kind: Kind::Shard,
+        payload_bytes: 0,
+        checksum: 0,
+        job: 0x0102_0304_0506_0708,
+        session: 0x1112_1314_1516_1718,
+        round: 0x2122_2324_2526_2728,
+        chunk: 0x3132_3334,
+        worker: 0x4142_4344,
+        argument: 0x5152_5354_5556_5758,
+    };
+    let bytes = header_bytes(header, b"payload");
+    let checksum = Header::parse(&bytes).unwrap().checksum;
+    let mut bare = bytes;
+    bare[12..16].fill(0);
+    assert_eq!(checksum, crc32c::crc32c(&[&bare[..], b"payload"].concat()), "as the table says");
+    let fields = [
+        ("magic", b"SOLN".to_vec()),
+        ("version", le(VERSION.to_le_bytes())),
+        ("kind", vec![6]),
+        ("payload_bytes", le(7u32.to_le_bytes())),
+        ("checksum", le(checksum.to_le_bytes())),
+        ("job", le(header.job.to_le_bytes())),
+        ("session", le(header.session.to_le_bytes())),
+        ("round", le(header.round.to_le_bytes())),
+        ("chunk", le(header.chunk.to_le_bytes())),
+        ("worker", le(header.worker.to_le_bytes())),
+        ("argument", le(header.argument.to_le_bytes())),
+    ];
+    check_layout("header", &bytes, &fields);
+}
+
+const CHALLENGE: [u8; 32] = [0xd1; 32];
+const NONCE: [u8; 32] = [0xe2; 32];
+
+/// BLAKE3 keyed as the page says, over the parts.
+fn tag(token: &str, parts: &[&[u8]]) -> Vec<u8> {
+    let key = blake3::derive_key("solon worker token, version 1", token.as_bytes());
+    blake3::keyed_hash(&key, &parts.concat()).as_bytes().to_vec()
+}
+
+fn resume(round: u64, digest: u64) -> [(&'static str, Vec<u8>); 3] {
+    [
+        ("last_known", le(1u64.to_le_bytes())),
+        ("last_round", le(round.to_le_bytes())),
+        ("last_digest", le(digest.to_le_bytes())),
+    ]
+}
+
+#[test]
+fn hellos_have_the_offsets_and_the_proof_of_the_page() {
+    let (identity, credential) = (Identity::new("a job", 3), Credential::from_token("a token"));
+    let frame = hello_frame(identity, &credential, &CHALLENGE, &NONCE, Some(Resume { round: 41, digest: 99 }));
+    let payload = &frame[HEADER_BYTES..];
+    let name = blake3::derive_key("solon job name, version 1", b"a job");
+    assert_eq!(identity.job.to_le_bytes(), name[..8]);
+    let parts: [&[u8]; 5] =
+        [b"hello", &CHALLENGE, &identity.job.to_le_bytes(), &identity.worker.to_le_bytes(), &payload[..56]];
+    let mut fields = vec![("nonce", NONCE.to_vec()), ("tag", tag("a token", &parts))];
+    fields.extend(resume(41, 99));
+    check_layout("hello", payload, &fields);
+}
+
+fn plan() -> Plan {
+    Plan {
+        parameters: Parameters::new(5, 3, 1, 4).unwrap(),
+        rule: Rule::Mean,
+        family: Family::Polynomial,
+        form: Form::Dense,
+        generator_digest: 0x6162_6364_6566_6768,
+        layout: Layout::new(1_000_003, 4, 1234),
+        window: 7,
+        credits: 9,
+        deadline_ms: 11_000,
+        tolerance: 0.125,
+        scale: 0.75,
+    }
+}
+
+#[test]
+fn welcomes_and_plans_have_the_offsets_and_the_proof_of_the_page() {
+    let last = Some(Resume { round: 43, digest: 98 });
+    let welcome = Welcome { plan: plan(), worker: 25, session: 0x71, epoch: 0x8182_8384_8586_8788, last };
+    let frame = welcome_frame(&welcome, &Credential::from_token("a token"), &CHALLENGE, &NONCE);
+    let payload = &frame[HEADER_BYTES..];
+    let plan = &payload[..64];
+    let proof = tag("a token", &[b"welcome", &CHALLENGE, &NONCE, &payload[..144]]);
+    let mut fields = vec![
+        ("plan", plan.to_vec()),
+        ("plan_hash", blake3::hash(plan).as_bytes().to_vec()),
+        ("worker", le(25u32.to_le_bytes())),
+        ("group", le(2u32.to_le_bytes())),
+        ("session", le(welcome.session.to_le_bytes())),
+        ("epoch", le(welcome.epoch.to_le_bytes())),
+        ("tag", proof),
+    ];
+    fields.extend(resume(43, 98));
+    check_layout("welcome", payload, &fields);
+    let fields = [
+        ("groups", le(5u32.to_le_bytes())),
+        ("adversaries", le(3u32.to_le_bytes())),
+        ("stragglers", le(1u32.to_le_bytes())),
+        ("compression", le(4u32.to_le_bytes())),
+        ("dimension", le(1_000_003u64.to_le_bytes())),
+        ("chunk_width", le(1234u32.to_le_bytes())),
+        ("window", le(7u32.to_le_bytes())),
+        ("credits", le(9u32.to_le_bytes())),
+        ("deadline_ms", le(11_000u32.to_le_bytes())),
+        ("tolerance", le(0.125f64.to_le_bytes())),
+        ("scale", le(0.75f32.to_le_bytes())),
+        ("rule", vec![1]),
+        ("family", vec![1]),
+        ("form", vec![1]),
+        ("generator_digest", le(0x6162_6364_6566_6768u64.to_le_bytes())),
+    ];
+    check_layout("plan", plan, &fields);
+}
+
+#[test]
+fn reports_have_the_offsets_of_the_page() {
+    let report = Report {
+        outcome: RoundOutcome::Undecodable {
+            group: 31,
+            chunk: 32,
+            reason: UndecodableReason::Disagree { arrived: 33, agreeing: 34, needed: 35 },
+        },
+        digest: 0x3132_3334_3536_3738,
+        residual_ratio: 0.5,
+        received_ratio: 1e9,
+        liars: [1, 70].into_iter().collect(),
+        late_liars: [2].into_iter().collect(),
+        absent: [1023].into_iter().collect(),
+        late: [4, 5].into_iter().collect(),
+    };
+    let mut bytes = [0; REPORT_BYTES];
+    report.write(&mut bytes);
+    let set = |workers: &[usize]| {
+        let mut words = [0u64; 16];
+        workers.iter().for_each(|w| words[w / 64] |= 1 << (w % 64));
+        words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()
+    };
+    let number = |value: u32| le(value.to_le_bytes());
+    let fields = [
+        ("outcome", number(2)),
+        ("group", number(31)),
+        ("chunk", number(32)),
+        ("arrived", number(33)),
+        ("agreeing", number(34)),
+        ("needed", number(35)),
+        ("residual_ratio", le(0.5f32.to_le_bytes())),
+        ("received_ratio", le(1e9f32.to_le_bytes())),
+        ("digest", le(report.digest.to_le_bytes())),
+        ("liars", set(&[1, 70])),
+        ("late_liars", set(&[2])),
+        ("absent", set(&[1023])),
+        ("late", set(&[4, 5])),
+    ];
+    check_layout("report", &bytes, &fields);
+}
+
+#[test]
+fn kinds_have_the_numbers_ways_and_lengths_of_the_page() {
+    let rows = table(&page("protocol.md"), "kinds");
+    assert_eq!(rows.len(), Kind::ALL.len());
+    for (row, kind) in rows.iter().zip(Kind::ALL) {
+        assert_eq!(
+            (row[0].as_str(), row[1].as_str()),
+            ((kind as u8).to_string().as_str(), format!("{kind:?}").as_str())
+        );
+        let (way, bytes) = match kind {
+            Kind::Challenge => ("<-", (challenge_frame(&CHALLENGE).len() - HEADER_BYTES).to_string()),
+            Kind::Hello => ("->", (HELLO_BYTES - HEADER_BYTES).to_string()),
+            Kind::Welcome => ("<-", (WELCOME_BYTES - HEADER_BYTES).to_string()),
+            Kind::RoundEnd => ("<-", REPORT_BYTES.to_string()),
+            Kind::Shard => ("->", "4 x width".into()),
+            Kind::Update => ("<-", "4 x len".into()),
+            Kind::Leave => ("->", "0".into()),
+            Kind::Refuse | Kind::Ready | Kind::Credit | Kind::Closing => ("<-", "0".into()),
+        };
+        assert_eq!((row[2].as_str(), row[4].as_str()), (way, bytes.as_str()), "{kind:?}");
+    }
+    assert_eq!(CHALLENGE_BYTES, HEADER_BYTES + 32);
+}
+
+/// The name of a variant: what `Debug` writes before its fields.
+fn name(value: &impl std::fmt::Debug) -> String {
+    format!("{value:?}").split(|c: char| !c.is_alphanumeric()).next().expect("a name").to_owned()
+}
+
+#[test]
+fn refusals_have_the_codes_of_the_page() {
+    let rows = table(&page("protocol.md"), "refusals");
+    let all = [
+        Refusal::UnknownJob,
+        Refusal::NoSuchWorker { found: 71, workers: 72 },
+        Refusal::BadProof { found: 71 },
+        Refusal::Unreadable,
+        Refusal::TooSoon { found: 71, wait_ms: 72 },
+        Refusal::Stopping,
+    ];
+    // Fails to compile when there is another one: add it above and to the page.
+    let _ = |refusal: Refusal| match refusal {
+        Refusal::UnknownJob | Refusal::NoSuchWorker { .. } | Refusal::BadProof { .. } => (),
+        Refusal::Unreadable | Refusal::TooSoon { .. } | Refusal::Stopping => (),
+    };
+    assert_eq!(rows.len(), all.len());
+    for (row, refusal) in rows.iter().zip(all) {
+        let header = Header::parse(&refusal_frame(refusal)).unwrap();
+        assert_eq!((row[0].clone(), row[1].clone()), (header.argument.to_string(), name(&refusal)));
+        let says = |cell: &str, number: u64| assert_eq!(cell == "0", number == 0, "{refusal:?}: {cell}");
+        says(&row[2], header.round);
+        says(&row[3], header.session);
+    }
+}
+
+#[test]
+fn every_violation_is_on_the_page() {
+    let all = [
+        Violation::Header(HeaderError::Magic),
+        Violation::Kind(Kind::Leave),
+        Violation::Length { found: 0, expected: 0 },
+        Violation::Round { found: 0, first: 0, end: 0 },
+        Violation::Chunk { found: 0, chunks: 0 },
+        Violation::Job,
+        Violation::Session,
+        Violation::Worker(0),
+        Violation::Credit,
+    ];
+    // Fails to compile when there is another one: add it above and to the page.
+    let _ = |violation: Violation| match violation {
+        Violation::Header(_) | Violation::Kind(_) | Violation::Length { .. } | Violation::Round { .. } => (),
+        Violation::Chunk { .. } | Violation::Job | Violation::Session | Violation::Worker(_) | Violation::Credit => (),
+    };
+    let listed: Vec<String> = table(&page("protocol.md"), "violations").into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(listed, all.iter().map(name).collect::<Vec<_>>());
+}
+
+/// The anchor that a heading has where Markdown is shown.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+/// Lines outside of fenced blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut fenced = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence
+    })
+}
+
+#[test]
+fn links_lead_to_files_and_headings_that_exist() {
+    let mut pages: Vec<PathBuf> =
+        std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.extend(Some(root().join("README.md")).filter(|path| path.exists()));
+    let mut broken = Vec::new();
+    for path in &pages {
+        let text = std::fs::read_to_string(path).unwrap();
+        for link in prose(&text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap_or(Path::new("")).join(file) };
+            let right = match std::fs::read_to_string(&target) {
+                _ if heading.is_empty() => target.exists(),
+                Ok(text) => prose(&text).any(|line| line.starts_with('#') && anchor(line) == heading),
+                Err(_) => false,
+            };
+            if !right {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
