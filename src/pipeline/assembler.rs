@@ -93,6 +93,11 @@ impl Assembler {
         }
     }
 
+    /// Words whose shards are being gathered now.
+    pub(super) fn held(&self) -> usize {
+        self.open.len() - self.unused.len()
+    }
+
     fn window(&self) -> u64 {
         u64::from(self.job.plan.window)
     }

@@ -109,6 +109,11 @@ impl Locator {
         }
     }
 
+    /// Words that wait for shards now.
+    pub(super) fn held(&self) -> usize {
+        self.waiting.len() - self.unused.len()
+    }
+
     fn entry(&self, round: u64, group: u32, chunk: u32) -> usize {
         let (groups, chunks) = (self.job.plan.parameters.groups(), self.job.plan.layout.chunks().div_ceil(self.lanes));
         let slot = (round % (2 * u64::from(self.job.plan.window))) as usize;

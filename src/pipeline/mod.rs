@@ -352,6 +352,12 @@ impl Pipeline {
         Progress::of(busy)
     }
 
+    /// Words and chunks that some stage keeps now, between stages not counted: 0 when every round that began is over.
+    pub fn held(&self) -> usize {
+        let locators = self.locators.iter().map(Locator::held);
+        self.assembler.held() + locators.chain(self.decoders.iter().map(Decoder::held)).sum::<usize>()
+    }
+
     fn stages(&mut self) -> impl Iterator<Item = &mut dyn Stage> {
         let first: [&mut dyn Stage; 2] = [&mut self.receiver, &mut self.assembler];
         let locators = self.locators.iter_mut().map(|stage| stage as &mut dyn Stage);

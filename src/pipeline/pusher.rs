@@ -100,6 +100,11 @@ impl Pusher {
         self.journal = Some(journal);
     }
 
+    /// The slots of updates (holder 0) and reports (holder 1).
+    pub fn slab(&self) -> &Slab {
+        &self.updates
+    }
+
     fn round(&mut self, round: u64) -> &mut Round {
         let at = (round % self.rounds.len() as u64) as usize;
         &mut self.rounds[at]
