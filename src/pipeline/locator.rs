@@ -39,6 +39,8 @@ pub struct Locator {
     /// Words that need more shards; entries point here.
     waiting: Vec<Option<(Word, UndecodableReason)>>,
     unused: Vec<u32>,
+    /// Per round of the history: the round that was failed there.
+    failed: Vec<u64>,
     first: u64,
 }
 
@@ -104,6 +106,7 @@ impl Locator {
             code_words: vec![0.0; entries * code.word_len()],
             waiting: (0..limits.located_words).map(|_| None).collect(),
             unused: (0..limits.located_words as u32).rev().collect(),
+            failed: vec![u64::MAX; limits.history],
             first: job.first_round(),
             code,
         }
@@ -207,7 +210,12 @@ impl Locator {
         self.decoder.push_within_limit(ToDecoder::Located { word, rows });
     }
 
+    /// Fails a round, once: one word is enough, and the rings have room for one failure per lane and round.
     fn fail(&mut self, round: u64, group: u32, chunk: u32, reason: UndecodableReason) {
+        let slot = (round % self.failed.len() as u64) as usize;
+        if std::mem::replace(&mut self.failed[slot], round) == round {
+            return;
+        }
         self.decoder.push_within_limit(ToDecoder::Undecodable { round, group, chunk, reason });
     }
 

@@ -166,3 +166,15 @@ fn too_many_absent_workers_make_the_round_undecodable_at_its_deadline() {
         assert!(result.is_ok());
     }
 }
+
+#[test]
+fn any_number_of_words_that_disagree_fails_a_round_once() {
+    let parameters = Parameters::new(1, 1, 0, 2).unwrap();
+    let mut job = job(parameters, 400, 10);
+    (job.plan.credits, job.updates) = (20, 1);
+    let mut cluster = Cluster::new(&job, 1);
+    for result in cluster.round(&gradients(1, 400, 5), &[], &[0, 2]) {
+        assert!(result.unwrap_err().contains("more workers lie than the code corrects"));
+    }
+    assert!(cluster.round(&gradients(1, 400, 6), &[], &[3]).iter().all(Result::is_ok));
+}
