@@ -37,11 +37,20 @@ pub struct Locator {
     /// The projected code word of each decided entry.
     code_words: Vec<f64>,
     /// Words that need more shards; entries point here.
-    waiting: Vec<Option<(Word, UndecodableReason)>>,
+    waiting: Vec<Option<Waiting>>,
     unused: Vec<u32>,
     /// Per round of the history: the round that was failed there.
     failed: Vec<u64>,
     first: u64,
+}
+
+/// A word that needs more shards. It keeps all that it has, also those that were not finite: that there are r_c + s of them
+/// bounds how many words can wait.
+struct Waiting {
+    word: Word,
+    reason: UndecodableReason,
+    /// Rows that were named already.
+    named: Rows,
 }
 
 #[derive(Clone, Copy)]
@@ -128,8 +137,8 @@ impl Locator {
         self.drawn = Some(seed);
     }
 
-    /// Decides a word, or keeps it until more shards come.
-    fn judge(&mut self, mut word: Word) {
+    /// Decides a word, or keeps it until more shards come. The rows in `before` were named when it was judged before.
+    fn judge(&mut self, word: Word, before: Rows) {
         let at = self.entry(word.round, word.group, word.chunk);
         if self.job.plan.rule == Rule::Mean {
             let rows = word.present;
@@ -168,7 +177,7 @@ impl Locator {
                     agreement.rows = word.present;
                 }
                 self.board.believed(word.round, (agreement.residual / agreement.tolerance) as f32);
-                self.name(word.round, word.group, agreement.liars, agreement.suspects);
+                self.name(word.round, word.group, agreement.liars.without(before), agreement.suspects);
                 self.entries[at] = Entry { round: word.round, state: State::Decided(agreement.record), seed };
                 self.send(word, agreement.rows);
             }
@@ -185,18 +194,16 @@ impl Locator {
                     self.send(word, rows);
                     return;
                 }
+                rejected.without(before).iter().for_each(|row| self.blame(word.round, word.group, row));
                 if word.present.count() == self.job.plan.parameters.redundancy() {
                     self.entries[at] = Entry { round: word.round, state: State::Unknown, seed };
                     self.fail(word.round, word.group, word.chunk, reason);
                     return;
                 }
                 self.board.count(Counter::WordsDisputed, 1);
-                word.present = word.present.without(rejected);
-                rejected.iter().for_each(|row| word.shards[row] = None);
-                rejected.iter().for_each(|row| self.blame(word.round, word.group, row));
                 let index = self.unused.pop().expect("a waiting word holds r_c + s shards, and there are as many");
                 self.entries[at] = Entry { round: word.round, state: State::Waiting(index), seed };
-                self.waiting[index as usize] = Some((word, reason));
+                self.waiting[index as usize] = Some(Waiting { word, reason, named: before.union(rejected) });
             }
         }
     }
@@ -244,10 +251,11 @@ impl Locator {
         match self.entries[at].state {
             State::Unknown => {}
             State::Waiting(index) => {
-                let (mut word, _) = self.waiting[index as usize].take().expect("a waiting entry points to a word");
+                let waiting = self.waiting[index as usize].take().expect("a waiting entry points to a word");
                 self.unused.push(index);
+                let Waiting { mut word, named, .. } = waiting;
                 word.insert(place.row, shard.slot);
-                self.judge(word);
+                self.judge(word, named);
             }
             State::Decided(record) if !planted(Bug::ForgetLate) => {
                 let width = self.job.plan.layout.chunk(shard.chunk as usize).width;
@@ -275,7 +283,7 @@ impl Locator {
     fn release(&mut self, expired: Option<u64>) {
         let mut failed = None;
         for index in 0..self.waiting.len() {
-            let Some((word, reason)) = &self.waiting[index] else { continue };
+            let Some(Waiting { word, reason, .. }) = &self.waiting[index] else { continue };
             let over = expired == Some(word.round);
             if !over && word.round >= self.first {
                 continue;
@@ -307,7 +315,7 @@ impl Stage for Locator {
             let Some(message) = self.words.pop() else { break };
             busy = true;
             match message {
-                ToLocator::Word(word) => self.judge(word),
+                ToLocator::Word(word) => self.judge(word, Rows::EMPTY),
                 ToLocator::Further(shard) => self.further(shard),
                 ToLocator::Expired { round } => self.release(Some(round)),
                 ToLocator::Starved { round, group, chunk, reason } => self.fail(round, group, chunk, reason),

@@ -178,3 +178,13 @@ fn any_number_of_words_that_disagree_fails_a_round_once() {
     }
     assert!(cluster.round(&gradients(1, 400, 6), &[], &[3]).iter().all(Result::is_ok));
 }
+
+#[test]
+fn words_of_shards_that_are_not_finite_wait_within_the_limits() {
+    let parameters = Parameters::new(1, 1, 0, 1).unwrap();
+    let mut cluster = Cluster::new(&job(parameters, 80, 5), 1);
+    for result in cluster.round(&[vec![f32::NAN; 80]], &[2], &[]) {
+        let error = result.unwrap_err();
+        assert!(error.contains("only 0 shards arrived in time"), "{error}");
+    }
+}
