@@ -39,6 +39,13 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
     }
 }
 
+fn join(pipeline: &Pipeline, job: &Job, worker: u32, session: u64) -> Session {
+    let (here, there) = memory::pair(64);
+    assert!(pipeline.handle.admit(worker, session, here));
+    let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
+    Session::new(there, welcome, job.number).unwrap()
+}
+
 struct Cluster {
     pipeline: Pipeline,
     sessions: Vec<Session>,
@@ -50,11 +57,7 @@ impl Cluster {
         let pipeline = Pipeline::new(job, &Bells::silent(lanes));
         let mut sessions = Vec::new();
         for worker in 0..job.plan.parameters.workers() as u32 {
-            let (here, there) = memory::pair(64);
-            let session = 1000 + u64::from(worker);
-            assert!(pipeline.handle.admit(worker, session, here));
-            let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
-            sessions.push(Session::new(there, welcome, job.number).unwrap());
+            sessions.push(join(&pipeline, job, worker, 1000 + u64::from(worker)));
         }
         let mut cluster = Cluster { pipeline, sessions, now: Instant::now() };
         cluster.turn();
@@ -187,4 +190,38 @@ fn words_of_shards_that_are_not_finite_wait_within_the_limits() {
         let error = result.unwrap_err();
         assert!(error.contains("only 0 shards arrived in time"), "{error}");
     }
+}
+
+#[test]
+fn a_worker_that_joins_when_every_open_round_is_under_way_waits_for_the_window() {
+    let mut job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
+    job.plan.credits = 20;
+    let mut cluster = Cluster::new(&job, 1);
+    let gradient = &gradients(1, 100, 5)[0];
+    // Round 0 has too few shards; round 1 is decoded and pushed meanwhile.
+    cluster.sessions[2].skip();
+    cluster.sessions[3].skip();
+    for _ in 0..2 {
+        for session in &mut cluster.sessions {
+            if session.next_round() < 2 {
+                session.begin().unwrap();
+            }
+        }
+        for _ in 0..50 {
+            cluster.sessions.iter_mut().for_each(|session| {
+                session.pump(Source::Separate(gradient), None);
+            });
+            cluster.turn();
+        }
+    }
+    cluster.sessions[0] = join(&cluster.pipeline, &job, 0, 2000);
+    (0..5).for_each(|_| cluster.turn());
+    assert_eq!((cluster.pipeline.handle.board.closed(), cluster.sessions[0].oldest()), (0, None));
+    cluster.now += job.deadline();
+    (0..5).for_each(|_| cluster.turn());
+    assert_eq!((cluster.pipeline.handle.board.closed(), cluster.sessions[0].oldest()), (2, Some(2)));
+    cluster.sessions[0].begin().unwrap();
+    cluster.sessions[0].pump(Source::Separate(gradient), None);
+    (0..5).for_each(|_| cluster.turn());
+    assert_eq!(cluster.pipeline.handle.board.counted(Counter::Violations), 0);
 }
