@@ -40,7 +40,8 @@ pub struct Pusher {
     /// The first round that is not closed.
     first: u64,
     journal: Option<File>,
-    stopping: Option<u64>,
+    /// The round that was open when a stop was asked for, and until when it may go on.
+    stopping: Option<(u64, Instant)>,
 }
 
 struct Peer {
@@ -309,14 +310,16 @@ impl Pusher {
         busy
     }
 
-    /// Once asked to stop: lets the round that has begun come to its end, then says good-bye to everybody.
+    /// Once asked to stop: lets the round that has begun come to its end, for one deadline at most, then says good-bye to
+    /// everybody.
     fn stop(&mut self, context: &Context<'_>) -> bool {
         if !self.board.stop_requested() || self.board.stopped() {
             return false;
         }
-        let open = *self.stopping.get_or_insert(self.first);
+        let (open, until) = *self.stopping.get_or_insert((self.first, context.now + self.job.deadline()));
         let begun = (0..self.peers.len()).any(|worker| self.board.arrivals(self.first, worker) > 0);
-        if begun && self.first == open {
+        // A round that only liars have begun never ends.
+        if begun && self.first == open && context.now < until {
             return false;
         }
         let header = Header { job: self.job.number, session: self.job.epoch, ..Header::new(Kind::Closing) };
@@ -390,7 +393,9 @@ impl Stage for Pusher {
     fn timer(&self) -> Option<Instant> {
         let short = self.updates.free(0) == 0;
         let limit = if short { self.job.write_deadline / PRESSURE } else { self.job.write_deadline };
-        self.peers.iter().flatten().filter_map(|peer| Some(peer.stalled? + limit)).min()
+        let stalled = self.peers.iter().flatten().filter_map(|peer| Some(peer.stalled? + limit));
+        let stop = self.stopping.filter(|_| !self.board.stopped()).map(|(_, until)| until);
+        stalled.chain(stop).min()
     }
 
     fn name(&self) -> &'static str {

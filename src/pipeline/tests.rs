@@ -225,3 +225,19 @@ fn a_worker_that_joins_when_every_open_round_is_under_way_waits_for_the_window()
     (0..5).for_each(|_| cluster.turn());
     assert_eq!(cluster.pipeline.handle.board.counted(Counter::Violations), 0);
 }
+
+#[test]
+fn a_round_that_only_a_liar_began_does_not_keep_the_daemon_from_stopping() {
+    let job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
+    let mut cluster = Cluster::new(&job, 1);
+    cluster.sessions[0].begin().unwrap();
+    cluster.sessions[0].pump(Source::Separate(&gradients(1, 100, 5)[0]), None);
+    (0..5).for_each(|_| cluster.turn());
+    let board = cluster.pipeline.handle.board.clone();
+    board.request_stop();
+    (0..5).for_each(|_| cluster.turn());
+    assert!(!board.stopped(), "a round that has begun may come to its end");
+    let until = cluster.pipeline.timer().expect("the stop has a time");
+    cluster.pipeline.step(until);
+    assert!(board.stopped());
+}
