@@ -424,10 +424,6 @@ impl Judge {
         if next.begun.iter().any(|rows| rows.count_ones() >= needed) {
             next.start = Some(tick);
         }
-        let window = u64::from(plan.window);
-        while self.rounds.first_key_value().is_some_and(|(first, _)| first + 4 * window + 4 < round) {
-            self.rounds.pop_first();
-        }
     }
 
     fn probe(&mut self, report: &Report) {

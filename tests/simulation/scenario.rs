@@ -86,15 +86,16 @@ impl Scenario {
             let mut rows: Vec<usize> = (first..first + parameters.redundancy()).collect();
             let mut take = |dice: &mut Dice| rows.swap_remove(dice.below(rows.len() as u64) as usize);
             // More liars than the code corrects, but s + 1 honest ones left to begin a round.
-            let crowd = s > 0 && c > 1 && dice.chance(0.06);
+            let crowd = s > 0 && c + e > 1 && dice.chance(0.08);
             let some = dice.between(0, s);
-            let liars = if crowd { dice.between(s + 1, s + c - 1) } else { dice.pick(&[s, s, some]) };
+            let liars = if crowd { dice.between(s + 1, s + (c - 1).max(1)) } else { dice.pick(&[s, s, some]) };
             for _ in 0..liars {
                 let strategy = if crowd { Strategy::loner(&mut dice) } else { Strategy::any(&mut dice) };
                 roles[take(&mut dice)] = Role::Liar(strategy);
             }
             // One erasure too many only where enough are left to begin a round.
-            let weak = if !crowd && c >= 2 && dice.chance(0.05) { e + 1 } else { dice.between(0, e) };
+            let most = if crowd && c == 1 { e - 1 } else { e };
+            let weak = if !crowd && c >= 2 && dice.chance(0.05) { e + 1 } else { dice.between(0, most) };
             for _ in 0..weak {
                 let crash = Habit::Crash(dice.below(rounds));
                 let habits = [Habit::Slow, Habit::Slow, Habit::Absent, crash, Habit::Flaky, Habit::Flaky, Habit::Freezes];

@@ -313,7 +313,8 @@ impl World {
     /// Everybody leaves; then all memory must be free.
     fn take_down(&mut self) {
         self.net.links.iter().flatten().for_each(|link| link.cut(true));
-        for _ in 0..3 {
+        // As long as a frame can be late.
+        for _ in 0..160 {
             self.tick += 1;
             self.turn(self.now());
         }
