@@ -49,8 +49,6 @@ struct Peer {
     session: u64,
     /// It gets every chunk of this round and of all after it, and nothing of those before.
     from: u64,
-    /// It was told so.
-    told: bool,
     granted: u64,
     writable: bool,
     /// Frames are waiting, and none of their bytes has left since.
@@ -134,25 +132,12 @@ impl Pusher {
         let window = self.first..self.first + self.rounds.len() as u64;
         let from = window.clone().rev().find(|round| self.round(*round).pushed > 0).map_or(self.first, |last| last + 1);
         let from = if planted(Bug::ReadyTooEarly) { self.first } else { from };
-        self.peers[index] =
-            Some(Peer { outbound, session, from, told: false, granted: 0, writable: true, stalled: None });
-        self.greet(index);
-        self.tell(Event::Joined { worker, round: from });
-    }
-
-    /// Tells a new worker its first round, once that round is in the window: before, its shards would be a violation.
-    fn greet(&mut self, index: usize) -> bool {
-        let end = self.first + self.rounds.len() as u64;
-        let Some(peer) = &mut self.peers[index] else { return false };
-        if peer.told || peer.from >= end {
-            return false;
-        }
-        let (job, session) = (self.job.number, self.job.epoch);
-        let header = Header { job, session, round: peer.from, ..Header::new(Kind::Ready) };
+        let mut peer = Peer { outbound, session, from, granted: 0, writable: true, stalled: None };
+        let header = Header { job: self.job.number, session: self.job.epoch, round: from, ..Header::new(Kind::Ready) };
         let queued = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
-        debug_assert!(queued.is_ok(), "nothing but credits is queued before");
-        peer.told = true;
-        true
+        debug_assert!(queued.is_ok(), "the queue of a new connection is empty");
+        self.peers[index] = Some(peer);
+        self.tell(Event::Joined { worker, round: from });
     }
 
     fn end(&mut self, index: usize, context: &Context<'_>) {
@@ -260,8 +245,8 @@ impl Pusher {
 
     fn serve(&mut self, index: usize, context: &Context<'_>) -> bool {
         let short = self.updates.free(0) == 0;
-        let mut busy = self.greet(index);
         let Some(peer) = &mut self.peers[index] else { return false };
+        let mut busy = false;
         // While frames are waiting, credits wait too: so they never fill the queue.
         if peer.stalled.is_none()
             && let Some(granted) = self.board.granted(index, peer.session)

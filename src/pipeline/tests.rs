@@ -193,7 +193,7 @@ fn words_of_shards_that_are_not_finite_wait_within_the_limits() {
 }
 
 #[test]
-fn a_worker_that_joins_when_every_open_round_is_under_way_waits_for_the_window() {
+fn shards_of_a_worker_whose_first_round_is_not_open_yet_wait_until_it_is() {
     let mut job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
     job.plan.credits = 20;
     let mut cluster = Cluster::new(&job, 1);
@@ -216,14 +216,23 @@ fn a_worker_that_joins_when_every_open_round_is_under_way_waits_for_the_window()
     }
     cluster.sessions[0] = join(&cluster.pipeline, &job, 0, 2000);
     (0..5).for_each(|_| cluster.turn());
-    assert_eq!((cluster.pipeline.handle.board.closed(), cluster.sessions[0].oldest()), (0, None));
-    cluster.now += job.deadline();
-    (0..5).for_each(|_| cluster.turn());
-    assert_eq!((cluster.pipeline.handle.board.closed(), cluster.sessions[0].oldest()), (2, Some(2)));
-    cluster.sessions[0].begin().unwrap();
-    cluster.sessions[0].pump(Source::Separate(gradient), None);
-    (0..5).for_each(|_| cluster.turn());
-    assert_eq!(cluster.pipeline.handle.board.counted(Counter::Violations), 0);
+    let board = cluster.pipeline.handle.board.clone();
+    assert_eq!((board.closed(), cluster.sessions[0].oldest()), (0, Some(2)));
+    let before = board.counted(Counter::ShardsAccepted);
+    for accepted in [0, 10] {
+        for _ in 0..2 {
+            // Both rounds that it may have in flight.
+            if cluster.sessions[0].next_round() < 4 {
+                cluster.sessions[0].begin().unwrap();
+            }
+            cluster.sessions[0].pump(Source::Separate(gradient), None);
+            (0..5).for_each(|_| cluster.turn());
+        }
+        assert_eq!((board.counted(Counter::ShardsAccepted) - before, board.counted(Counter::Violations)), (accepted, 0));
+        cluster.now += job.deadline();
+        (0..5).for_each(|_| cluster.turn());
+    }
+    assert_eq!(board.closed(), 2);
 }
 
 #[test]
