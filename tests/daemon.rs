@@ -87,6 +87,7 @@ fn one_liar_too_many_is_undecodable_and_says_so_to_everybody() {
         else {
             panic!("{error}")
         };
+        assert_eq!(worker.last().map(|last| last.round), Some(0), "the round is closed, nothing is missed");
         // The job goes on, if the liars stop.
         let mut buffer = gradient(0, 1, D);
         worker.exchange(&mut buffer).unwrap();
@@ -268,4 +269,77 @@ fn a_second_job_on_the_same_address_says_why_it_cannot_start() {
     assert_eq!(output.status.code(), Some(69));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("cannot listen on") && text.contains("in use"), "{text}");
+}
+
+#[test]
+fn a_stop_loses_no_update_that_was_pushed() {
+    const D: usize = 3_000_000;
+    let flags = ["--job-dimension", "3000000", "--job-groups", "1", "--memory-updates", "400"];
+    let mut solond = Solond::start(&flags);
+    let workers: Vec<Worker> = (0..6).map(|worker| solond.join(worker)).collect();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = workers
+            .into_iter()
+            .map(|mut worker| {
+                scope.spawn(move || {
+                    let mut buffer = gradient(0, 0, D);
+                    worker.submit(&buffer).unwrap();
+                    // The caller computes; the daemon stops meanwhile.
+                    std::thread::sleep(Duration::from_millis(300));
+                    worker.wait(&mut buffer).unwrap();
+                    assert!(distance(&buffer, 1, 0) < 1e-5);
+                })
+            })
+            .collect();
+        solond.wait_for("round complete");
+        solond.signal("-TERM");
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    assert_eq!(solond.exit_code(), Some(0));
+}
+
+#[test]
+fn a_worker_that_falls_too_far_behind_is_told_so() {
+    const D: usize = 1_500_000;
+    let flags = ["--job-dimension", "1500000", "--job-groups", "1", "--listen-write-deadline-ms", "800"];
+    let mut solond = Solond::start(&flags);
+    let mut workers: Vec<Worker> = (0..6).map(|worker| solond.join(worker)).collect();
+    let mut slow = workers.pop().unwrap();
+    std::thread::scope(|scope| {
+        for mut worker in workers {
+            scope.spawn(move || {
+                for round in 0..12 {
+                    worker.exchange(&mut gradient(0, round, D)).unwrap();
+                }
+            });
+        }
+    });
+    solond.wait_for("does not take its update");
+    let mut update = vec![0.0; D];
+    let error = loop {
+        match slow.follow(&mut update) {
+            Ok(_) => assert!(distance(&update, 1, slow.last().unwrap().round) < 1e-5),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ClientError::AggregatorLost { why: Lost::FellBehind, .. }), "{error}");
+    assert_eq!(error.fault(), Fault::Caller);
+    std::thread::sleep(Duration::from_millis(1100));
+    let joined = slow.rejoin().unwrap();
+    assert_eq!(joined.round, 12);
+    assert!(joined.missed.unwrap() > 0);
+}
+
+#[test]
+fn two_daemons_cannot_share_a_journal() {
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().to_str().unwrap();
+    let _first = Solond::start(&["--job-dimension", "10", "--state-directory", state]);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_solond"))
+        .args(["--job-dimension", "10", "--listen-address", "127.0.0.1:0", "--state-directory", state])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("in use by another solond"), "{text}");
 }

@@ -28,6 +28,9 @@ pub enum Lost {
     /// The daemon said that it stops.
     #[error("the daemon was stopped in peace")]
     Stopped,
+    /// This worker fell so far behind that there was no room for what the daemon sent, and the daemon gave it up.
+    #[error("this worker fell more rounds behind than its window has, and the daemon went on without it")]
+    FellBehind,
     /// A chunk of an update was damaged on the way.
     #[error("chunk {chunk} of round {round} was damaged on the way")]
     Damaged {
@@ -102,10 +105,11 @@ impl ClientError {
     pub fn fault(&self) -> Fault {
         match self {
             ClientError::Length { .. } | ClientError::WindowFull { .. } => Fault::Caller,
-            ClientError::Undecodable { .. } => Fault::Workers,
-            ClientError::Timeout { .. } => Fault::Aggregator,
+            // A round that does not end waits for workers, or its deadline is longer than the caller's patience.
+            ClientError::Undecodable { .. } | ClientError::Timeout { .. } => Fault::Workers,
             ClientError::AggregatorLost { why, .. } => match why {
                 Lost::Connection(Disconnect::Violation(_)) | Lost::Stopped | Lost::Digest { .. } => Fault::Aggregator,
+                Lost::FellBehind => Fault::Caller,
                 Lost::Connection(_) | Lost::Damaged { .. } => Fault::Network,
             },
         }
@@ -166,6 +170,7 @@ impl JoinError {
     /// Who must act.
     pub fn fault(&self) -> Fault {
         match self {
+            JoinError::Lost(Lost::Stopped) => Fault::Aggregator,
             JoinError::Connect { .. } | JoinError::Io { .. } | JoinError::Lost(_) => Fault::Network,
             JoinError::Handshake(HandshakeError::Refused(Refusal::Stopping)) => Fault::Aggregator,
             JoinError::Handshake(HandshakeError::Refused(_)) => Fault::Caller,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::error::JoinError;
 use super::worker::JoinOptions;
 use crate::wire::{
-    CHALLENGE_BYTES, Credential, HEADER_BYTES, HandshakeError, Header, Identity, Nonce, Resume, WELCOME_BYTES, Welcome,
-    hello_frame, read_challenge, read_welcome, refusal_of,
+    CHALLENGE_BYTES, Credential, HEADER_BYTES, HandshakeError, Header, Identity, Nonce, PlanError, Resume,
+    WELCOME_BYTES, Welcome, hello_frame, read_challenge, read_welcome, refusal_of,
 };
 
 /// Connects and shakes hands.
@@ -32,6 +32,9 @@ pub(super) fn handshake(
     stream.write_all(&hello_frame(identity, &credential, &challenge, &nonce, last)).map_err(failed)?;
     let bytes: [u8; WELCOME_BYTES] = read_whole(&mut stream).map_err(failed)??;
     let welcome = read_welcome(&bytes, &credential, &challenge, &nonce)?;
+    if welcome.worker != options.worker {
+        return Err(HandshakeError::Plan(PlanError::Range("worker index")).into());
+    }
     Ok((stream, welcome))
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Landed {
     report: [u8; REPORT_BYTES],
     /// Where frames land that nobody needs any more.
     scrap: Vec<u32>,
+    /// The round of a frame that had to wait for room; until that round is here whole.
+    pub(super) behind: Option<u64>,
 }
 
 pub(super) struct Round {
@@ -67,6 +69,7 @@ impl Landed {
             rounds: (0..plan.window).map(round).collect(),
             report: [0; REPORT_BYTES],
             scrap: vec![0; longest.div_ceil(4)],
+            behind: None,
         }
     }
 
@@ -95,7 +98,8 @@ impl Landed {
             if !header.verifies(&self.report) {
                 return Err(Lost::Damaged { round: number, chunk });
             }
-            round.end = Report::read(&self.report);
+            self.behind = self.behind.filter(|behind| *behind > number);
+            round.end = Some(Report::read(&self.report).ok_or(Lost::Damaged { round: number, chunk })?);
             return Ok(());
         }
         let state = &mut round.chunks[chunk as usize];
@@ -192,9 +196,13 @@ impl Landing for Place<'_> {
         if header.payload_bytes as usize != expected {
             return Err(Violation::Length { found: header.payload_bytes, expected: expected as u32 });
         }
-        let slot = match landed.find(header.round) {
+        let place = landed.find(header.round);
+        let slot = match place {
             // The caller is so far behind that there is no buffer for this round: let the daemon wait.
-            Where::Later => return Ok(None),
+            Where::Later => {
+                landed.behind = Some(header.round);
+                return Ok(None);
+            }
             Where::Past => return Ok(Some(&mut bytemuck::cast_slice_mut(&mut landed.scrap)[..expected])),
             Where::Here(slot) => slot,
         };

@@ -197,7 +197,10 @@ impl Session {
         if let Some(lost) = self.lost {
             return Err(lost);
         }
-        let moved = self.try_drive(now, &mut direct);
+        let moved = self.try_drive(now, &mut direct).map_err(|lost| match lost {
+            Lost::Connection(_) if self.landed.behind.is_some() => Lost::FellBehind,
+            lost => lost,
+        });
         if let Err(lost) = moved {
             self.lost = Some(lost);
             self.inbound.close();

@@ -262,7 +262,7 @@ impl Worker {
         self.plan.parameters.place(self.index())
     }
 
-    /// The last round that was collected.
+    /// The last round whose end was collected; its digest is 0 if it was undecodable.
     pub fn last(&self) -> Option<Resume> {
         self.last
     }
@@ -402,9 +402,13 @@ impl Worker {
             }
         };
         drop(driver);
-        let (round, report) = result?;
-        self.last = Some(Resume { round, digest: report.digest });
-        Ok(report)
+        match &result {
+            Ok((round, report)) => self.last = Some(Resume { round: *round, digest: report.digest }),
+            // Closed without an update: nothing is missed.
+            Err(ClientError::Undecodable { round, .. }) => self.last = Some(Resume { round: *round, digest: 0 }),
+            Err(_) => {}
+        }
+        result.map(|(_, report)| report)
     }
 
     /// Makes this worker encode as row `row` of its group: for liars that send another worker's shard.

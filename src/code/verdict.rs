@@ -75,7 +75,7 @@ pub struct Undecided {
     pub arrived: usize,
     /// The most rows seen to agree; 0 if there were too few to try.
     pub best_agreeing: usize,
-    /// How many must agree.
+    /// How many must agree: r_c + s, or more where that few could also be a second code word.
     pub needed: usize,
     /// Distance of the whole word from the code, after projection.
     pub residual: f64,

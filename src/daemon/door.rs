@@ -23,6 +23,9 @@ use crate::wire::{
 
 const LISTENER: Token = Token(usize::MAX);
 
+/// Refusals that are logged per second.
+const REFUSALS_PER_SECOND: u32 = 10;
+
 /// One identity may join this often.
 const BETWEEN_JOINS: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,7 @@ pub struct Door {
     handshake: Duration,
     bucket: Bucket,
     visitors: Vec<Option<Visitor>>,
+    refusals: Bucket,
     joined: Vec<Option<Instant>>,
     next_session: u64,
 }
@@ -60,6 +64,10 @@ struct Bucket {
 }
 
 impl Bucket {
+    fn new(per_second: u32) -> Bucket {
+        Bucket { per_second: f64::from(per_second), left: f64::from(per_second), since: Instant::now() }
+    }
+
     fn take(&mut self, now: Instant) -> bool {
         let earned = now.saturating_duration_since(self.since).as_secs_f64() * self.per_second;
         self.left = (self.left + earned).min(self.per_second);
@@ -90,7 +98,6 @@ impl Door {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let workers = credentials.len();
-        let bucket = Bucket { per_second: f64::from(per_second), left: f64::from(per_second), since: Instant::now() };
         Ok(Door {
             listener,
             poll,
@@ -98,11 +105,17 @@ impl Door {
             credentials,
             handle,
             handshake,
-            bucket,
-            visitors: (0..4 * workers + 16).map(|_| None).collect(),
+            bucket: Bucket::new(per_second),
+            visitors: (0..Door::visitors(workers)).map(|_| None).collect(),
+            refusals: Bucket::new(REFUSALS_PER_SECOND),
             joined: vec![None; workers],
             next_session: 1,
         })
+    }
+
+    /// How many connections of a job of `workers` workers may be shaking hands at once.
+    pub fn visitors(workers: usize) -> usize {
+        4 * workers + 16
     }
 
     /// Serves until `over`.
@@ -202,7 +215,9 @@ impl Door {
             match accept_hello(&visitor.hello, &visitor.nonce, self.job.number, &self.credentials) {
                 Ok(hello) => self.admit(visitor, &hello, now),
                 Err(refusal) => {
-                    tracing::warn!(%refusal, "a connection was refused");
+                    if self.refusals.take(now) {
+                        tracing::warn!(%refusal, "a connection was refused");
+                    }
                     refuse(&visitor.stream, refusal);
                 }
             }

@@ -84,7 +84,7 @@ pub const EXITS: &[Row] = &[
     Row {
         exit: Exit::Data,
         name: "dataerr",
-        meaning: "the token file or the state directory has content that cannot be right, or belongs to another job",
+        meaning: "the token file or the journal in the state directory has content that cannot be right",
         action: "correct the line that is named, or point `state.directory` elsewhere",
         restart: Restart::Futile,
     },

@@ -1,6 +1,6 @@
 //! The file in which the daemon keeps the last round that it closed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,12 @@ pub enum JournalError {
         path: PathBuf,
         /// What the operating system says.
         error: io::Error,
+    },
+    /// Another daemon has it.
+    #[error("the journal {} is in use by another solond: give each daemon a [state] directory of its own", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// Its content is damaged.
     #[error(
@@ -40,6 +46,12 @@ pub fn open(directory: &Path, job: &str) -> Result<(File, Option<Resume>), Journ
     std::fs::create_dir_all(directory).map_err(failed)?;
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    // Held as long as the file is open.
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(JournalError::InUse { path }),
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(failed)?;
     let resume = read_journal(&bytes).map_err(|why| JournalError::Damaged { path: path.clone(), why })?;

@@ -15,7 +15,7 @@ use super::report::Reporter;
 use super::tokens::{self, TokenError};
 use crate::client::generator_digest;
 use crate::code::{Family, Form, Generator, GeneratorError};
-use crate::pipeline::{self, Bells, Handle, Job, Pipeline, Reactor, ReactorError, Stage};
+use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, ReactorError, Stage};
 use crate::wire::{self, Credential, Identity, Plan};
 
 /// How often the main thread looks for signals and events.
@@ -44,6 +44,12 @@ pub enum ServeError {
         /// What the operating system says.
         error: io::Error,
     },
+    /// There is not so much memory.
+    #[error("cannot claim {bytes} bytes for shards and updates: lower memory.credits, memory.updates or chunks.width")]
+    Memory {
+        /// Bytes needed.
+        bytes: usize,
+    },
     /// The operating system has no randomness, event queue or thread for us.
     #[error("cannot start: {0}")]
     System(io::Error),
@@ -70,6 +76,8 @@ impl ServeError {
                 io::ErrorKind::NotFound => Exit::Configuration,
                 _ => Exit::Io,
             },
+            ServeError::Journal(JournalError::InUse { .. }) => Exit::Unavailable,
+            ServeError::Memory { .. } => Exit::Resources,
             ServeError::Listen { error, .. } => match error.kind() {
                 io::ErrorKind::PermissionDenied => Exit::Permission,
                 _ => Exit::Unavailable,
@@ -200,6 +208,11 @@ impl Daemon {
             decoders: bell_of(StageName::Decode),
             pusher: bell_of(StageName::Push).remove(0),
         };
+        let limits = Limits::of(&job.plan, job.updates);
+        let bytes = limits.shard_bytes(workers) + limits.update_bytes();
+        // Where this fails, claiming the slots would abort the process.
+        Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| ServeError::Memory { bytes })?;
+        descriptors(workers);
         let mut pipeline = Pipeline::new(&job, &bells);
         if let Some(file) = journal_file {
             pipeline.pusher.keep_journal(file);
@@ -298,6 +311,25 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // Who wants to know calls `stop`.
         let _ = self.end();
+    }
+}
+
+/// Raises the limit on open descriptors to what this job can need, or says that it is too low.
+fn descriptors(workers: usize) {
+    // Two per session, a session that is being replaced, the strangers at the door, and our own.
+    let needed = (4 * workers + Door::visitors(workers) + 64) as u64;
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
+    let raised = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).is_ok();
+    if !raised || limit.current.is_some_and(|current| current < needed) {
+        tracing::warn!(
+            needed,
+            limit = limit.current,
+            "the limit on open files (RLIMIT_NOFILE) is too low for this job"
+        );
     }
 }
 

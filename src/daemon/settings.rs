@@ -211,7 +211,7 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Required("25557032"),
         unit: "numbers",
         help: "Numbers in the gradient: the parameters of the model",
-        doc: "Must be the same in every worker; one with another dimension is refused when it joins.",
+        doc: "Must be the same in every worker; one that submits another number is told by its client library.",
     },
     Setting {
         section: "job",
@@ -268,7 +268,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 0, max: HOUR_MS },
         default: DefaultValue::Value("0"),
         unit: "ms",
-        help: "Time to wait for more shards once compression + adversaries of them agree",
+        help: "Time to wait for more shards once compression + adversaries of them have arrived",
         doc: "0 decides at once. As long as deadline_ms waits for every connected worker: then the last bit of a result \
               does not depend on the order in which shards arrive, and every liar is named.",
     },
@@ -336,7 +336,7 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("200"),
         unit: "connections per second",
         help: "New connections that are looked at per second",
-        doc: "More wait in the kernel's queue. At least as many as there are workers lets all join within a second.",
+        doc: "More are reset at once. At least as many as there are workers lets all join within a second.",
     },
     Setting {
         section: "listen",
@@ -364,8 +364,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("16"),
         unit: "chunks",
         help: "Decoded chunks that may wait to be sent",
-        doc: "Each is kept until every worker has it or was disconnected. Costs updates x compression x chunks.width x 4 \
-              bytes.",
+        doc: "Each is kept until every worker has it or was disconnected. Costs 2 x updates x compression x chunks.width x \
+              4 bytes; never less than what 2 x rounds.window reports need.",
     },
     Setting {
         section: "cores",
@@ -394,7 +394,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "What a core does while there is nothing to do",
-        doc: "Spinning reacts fastest and takes all of its cores; with few cores it starves the work it waits for.",
+        doc: "\"auto\" parks: the core sleeps until something comes. Spinning reacts fastest and takes all of its cores; \
+              with few cores it starves the work it waits for.",
     },
     Setting {
         section: "state",
@@ -421,7 +422,7 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("\"info\""),
         unit: "",
         help: "The least important lines that are still written",
-        doc: "Every level includes those before it; \"debug\" and \"trace\" write for every round and every frame.",
+        doc: "Every level includes those before it; \"debug\" writes a line for every round.",
     },
 ];
 

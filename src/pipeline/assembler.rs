@@ -93,6 +93,11 @@ impl Assembler {
         }
     }
 
+    /// Words whose shards are being gathered now.
+    pub(super) fn held(&self) -> usize {
+        self.open.len() - self.unused.len()
+    }
+
     fn window(&self) -> u64 {
         u64::from(self.job.plan.window)
     }
@@ -174,6 +179,11 @@ impl Assembler {
             self.board.count(Counter::ShardsDuplicate, 1);
             return;
         }
+        if self.ledger[at].state == State::Empty && shard.round < self.first {
+            // The round was closed without this word: there is nothing to check against.
+            self.board.count(Counter::ShardsStale, 1);
+            return;
+        }
         self.ledger[at].arrived.insert(place.row);
         self.board.count(Counter::ShardsAccepted, 1);
         if shard.round >= self.first {
@@ -188,11 +198,6 @@ impl Assembler {
                     return;
                 }
                 self.lane(shard.chunk).push_within_limit(ToLocator::Further(shard));
-                return;
-            }
-            State::Empty if shard.round < self.first => {
-                // The round was closed without this word: there is nothing to check against.
-                self.board.count(Counter::ShardsStale, 1);
                 return;
             }
             State::Empty => {

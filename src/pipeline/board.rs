@@ -13,11 +13,11 @@ use super::Job;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Counter {
-    /// Shards whose checks passed.
+    /// Shards whose checks passed. With the next three it adds up to all shards that were received.
     ShardsAccepted,
     /// Shards with a wrong checksum: dropped, an erasure.
     ShardsCorrupt,
-    /// Shards of rounds too long ago to be checked.
+    /// Shards that nothing is left to check against: their round was closed too long ago, or without their word.
     ShardsStale,
     /// Second shards for the same word and worker: dropped.
     ShardsDuplicate,

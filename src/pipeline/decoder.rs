@@ -74,6 +74,11 @@ impl Decoder {
         }
     }
 
+    /// Words, and chunks of which some word is here, that wait for others now.
+    pub(super) fn held(&self) -> usize {
+        (self.held.len() - self.unused.len()) + (self.gathers.len() - self.unused_gathers.len())
+    }
+
     fn place(&self, round: u64, chunk: u32) -> usize {
         let slot = (round % (2 * u64::from(self.job.plan.window))) as usize;
         slot * self.job.plan.layout.chunks() + chunk as usize

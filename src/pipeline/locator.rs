@@ -39,9 +39,18 @@ pub struct Locator {
     /// The projected code word of each decided entry.
     code_words: Vec<f64>,
     /// Words that need more shards; entries point here.
-    waiting: Vec<Option<(Word, UndecodableReason)>>,
+    waiting: Vec<Option<Waiting>>,
     unused: Vec<u32>,
+    /// Per round of the history: the round that was failed there.
+    failed: Vec<u64>,
     first: u64,
+}
+
+/// A word that needs more shards. It keeps all that it has, also those that were not finite: that there are r_c + s of them
+/// bounds how many words can wait.
+struct Waiting {
+    word: Word,
+    reason: UndecodableReason,
 }
 
 #[derive(Clone, Copy)]
@@ -107,9 +116,15 @@ impl Locator {
             code_words: vec![0.0; entries * code.word_len()],
             waiting: (0..limits.located_words).map(|_| None).collect(),
             unused: (0..limits.located_words as u32).rev().collect(),
+            failed: vec![u64::MAX; limits.history],
             first: job.first_round(),
             code,
         }
+    }
+
+    /// Words that wait for shards now.
+    pub(super) fn held(&self) -> usize {
+        self.waiting.len() - self.unused.len()
     }
 
     fn entry(&self, round: u64, group: u32, chunk: u32) -> usize {
@@ -138,7 +153,7 @@ impl Locator {
     }
 
     /// Decides a word, or keeps it until more shards come.
-    fn judge(&mut self, mut word: Word) {
+    fn judge(&mut self, word: Word) {
         let at = self.entry(word.round, word.group, word.chunk);
         if self.job.plan.rule == Rule::Mean {
             let rows = word.present;
@@ -181,7 +196,10 @@ impl Locator {
             }
             Outcome::Undecided(undecided) => {
                 let (arrived, needed) = (present.count() as u32, undecided.needed as u32);
-                let reason = if arrived < needed {
+                // Nobody is named before the word is decided: if the honest gradient itself is not finite, all are rejected.
+                let reason = if arrived < needed && !rejected.is_empty() {
+                    UndecodableReason::NotFinite { arrived: word.present.count() as u32, finite: arrived, needed }
+                } else if arrived < needed {
                     UndecodableReason::TooFew { arrived, needed }
                 } else {
                     UndecodableReason::Disagree { arrived, agreeing: undecided.best_agreeing as u32, needed }
@@ -198,12 +216,9 @@ impl Locator {
                     return;
                 }
                 self.board.count(Counter::WordsDisputed, 1);
-                word.present = word.present.without(rejected);
-                rejected.iter().for_each(|row| word.shards[row] = None);
-                rejected.iter().for_each(|row| self.blame(word.round, word.group, row));
                 let index = self.unused.pop().expect("a waiting word holds r_c + s shards, and there are as many");
                 self.entries[at] = Entry { round: word.round, state: State::Waiting(index), seed };
-                self.waiting[index as usize] = Some((word, reason));
+                self.waiting[index as usize] = Some(Waiting { word, reason });
             }
         }
     }
@@ -217,7 +232,12 @@ impl Locator {
         self.decoder.push_within_limit(ToDecoder::Located { word, rows });
     }
 
+    /// Fails a round, once: one word is enough, and the rings have room for one failure per lane and round.
     fn fail(&mut self, round: u64, group: u32, chunk: u32, reason: UndecodableReason) {
+        let slot = (round % self.failed.len() as u64) as usize;
+        if std::mem::replace(&mut self.failed[slot], round) == round {
+            return;
+        }
         self.decoder.push_within_limit(ToDecoder::Undecodable { round, group, chunk, reason });
     }
 
@@ -246,8 +266,9 @@ impl Locator {
         match self.entries[at].state {
             State::Unknown => {}
             State::Waiting(index) => {
-                let (mut word, _) = self.waiting[index as usize].take().expect("a waiting entry points to a word");
+                let waiting = self.waiting[index as usize].take().expect("a waiting entry points to a word");
                 self.unused.push(index);
+                let Waiting { mut word, .. } = waiting;
                 word.insert(place.row, shard.slot);
                 self.judge(word);
             }
@@ -274,7 +295,7 @@ impl Locator {
     fn release(&mut self, expired: Option<u64>) {
         let mut failed = None;
         for index in 0..self.waiting.len() {
-            let Some((word, reason)) = &self.waiting[index] else { continue };
+            let Some(Waiting { word, reason, .. }) = &self.waiting[index] else { continue };
             let over = expired == Some(word.round);
             if !over && word.round >= self.first {
                 continue;
@@ -311,7 +332,11 @@ impl Stage for Locator {
                 ToLocator::Word(word) => self.judge(word),
                 ToLocator::Further(shard) => self.further(shard),
                 ToLocator::Expired { round } => self.release(Some(round)),
-                ToLocator::Starved { round, group, chunk, reason } => self.fail(round, group, chunk, reason),
+                ToLocator::Starved { round, group, chunk, reason } => {
+                    // What is known to be wrong tells more than what never came for want of credits.
+                    self.release(Some(round));
+                    self.fail(round, group, chunk, reason);
+                }
             }
         }
         Progress::of(busy)

@@ -281,8 +281,11 @@ impl Handle {
     /// Hands a connection to the pipeline; `false` if too many joined at once.
     pub fn admit(&self, worker: u32, session: u64, connection: crate::transport::Connection) -> bool {
         let crate::transport::Connection { inbound, outbound } = connection;
-        self.outbound.push(Admission { worker, session, half: outbound }).is_ok()
-            && self.inbound.push(Admission { worker, session, half: inbound }).is_ok()
+        // A half that is not taken ends the connection, or the other one would wait for ever.
+        let outbound = self.outbound.push(Admission { worker, session, half: outbound });
+        let outbound = outbound.map_err(|mut refused| refused.half.close()).is_ok();
+        let inbound = self.inbound.push(Admission { worker, session, half: inbound });
+        inbound.map_err(|mut refused| refused.half.close()).is_ok() && outbound
     }
 }
 
@@ -363,6 +366,12 @@ impl Pipeline {
             busy |= stage.step(&context) == Progress::Busy;
         }
         Progress::of(busy)
+    }
+
+    /// Words and chunks that some stage keeps now, between stages not counted: 0 when every round that began is over.
+    pub fn held(&self) -> usize {
+        let locators = self.locators.iter().map(Locator::held);
+        self.assembler.held() + locators.chain(self.decoders.iter().map(Decoder::held)).sum::<usize>()
     }
 
     fn stages(&mut self) -> impl Iterator<Item = &mut dyn Stage> {

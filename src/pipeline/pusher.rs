@@ -40,7 +40,9 @@ pub struct Pusher {
     /// The first round that is not closed.
     first: u64,
     journal: Option<File>,
-    stopping: Option<u64>,
+    /// The round that was open when a stop was asked for, and until when it may go on.
+    stopping: Option<(u64, Instant)>,
+    said_closing: bool,
     /// Credits are told in lots of half of what a worker can have: a worker that is woken for each of them sends one shard and
     /// sleeps again. Nobody waits for the other half for ever: all have sent what the slowest worker has sent, so
     /// its words are decided and it gets every slot back.
@@ -96,6 +98,7 @@ impl Pusher {
             first,
             journal: None,
             stopping: None,
+            said_closing: false,
         }
     }
 
@@ -122,7 +125,7 @@ impl Pusher {
     }
 
     fn take_in(&mut self, admission: Admission<dyn Outbound>, context: &Context<'_>) {
-        let Admission { worker, session, half: outbound } = admission;
+        let Admission { worker, session, half: mut outbound } = admission;
         let index = worker as usize;
         self.end(index, context);
         let token = Token(WORKERS_MAX + index);
@@ -130,6 +133,7 @@ impl Pusher {
             && registry.register(&mut SourceFd(&descriptor), token, Interest::WRITABLE).is_err()
         {
             // The receiver sees the closed connection and says so.
+            outbound.close();
             return;
         }
         // Nothing is for it before it is ready.
@@ -319,22 +323,29 @@ impl Pusher {
         busy
     }
 
-    /// Once asked to stop: lets the round that has begun come to its end, then says good-bye to everybody.
+    /// Once asked to stop: lets the round that has begun come to its end, for one deadline at most, then says good-bye to
+    /// everybody.
     fn stop(&mut self, context: &Context<'_>) -> bool {
         if !self.board.stop_requested() || self.board.stopped() {
             return false;
         }
-        let open = *self.stopping.get_or_insert(self.first);
+        let (open, until) = *self.stopping.get_or_insert((self.first, context.now + self.job.deadline()));
         let begun = (0..self.peers.len()).any(|worker| self.board.arrivals(self.first, worker) > 0);
-        if begun && self.first == open {
+        // A round that only liars have begun never ends.
+        if begun && self.first == open && context.now < until {
             return false;
         }
-        let header = Header { job: self.job.number, session: self.job.epoch, ..Header::new(Kind::Closing) };
-        for index in 0..self.peers.len() {
-            let Some(peer) = &mut self.peers[index] else { continue };
-            // Who does not take it learns it from the end of the connection.
-            let _ = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
-            let _ = peer.outbound.flush(context.now);
+        if !std::mem::replace(&mut self.said_closing, true) {
+            let header = Header { job: self.job.number, session: self.job.epoch, ..Header::new(Kind::Closing) };
+            for peer in self.peers.iter_mut().flatten() {
+                // Who does not get it learns it from the end of the connection.
+                let _ = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
+                let _ = peer.outbound.flush(context.now);
+            }
+        }
+        // Everybody gets what was pushed, or was found not to be reading.
+        if self.peers.iter().flatten().any(|peer| peer.outbound.queued() > 0) {
+            return false;
         }
         self.board.set_stopped();
         self.wake.iter().for_each(|bell| bell.ring());
@@ -401,7 +412,9 @@ impl Stage for Pusher {
 
     fn timer(&self) -> Option<Instant> {
         let limit = self.patience();
-        self.peers.iter().flatten().filter_map(|peer| Some(peer.stalled? + limit)).min()
+        let stalled = self.peers.iter().flatten().filter_map(|peer| Some(peer.stalled? + limit));
+        let stop = self.stopping.filter(|_| !self.board.stopped()).map(|(_, until)| until);
+        stalled.chain(stop).min()
     }
 
     fn name(&self) -> &'static str {

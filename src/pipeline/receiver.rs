@@ -47,9 +47,16 @@ struct SlotLanding {
     worker: u32,
     session: u64,
     posted: VecDeque<Slot>,
+    /// The next frame is of a round that is not open yet.
+    early: bool,
 }
 
 impl SlotLanding {
+    /// One past the last round that is open.
+    fn end(&self) -> u64 {
+        self.board.closed().saturating_add(u64::from(self.job.plan.window))
+    }
+
     fn check(&self, header: &Header) -> Result<(), Violation> {
         if header.kind != Kind::Shard {
             return Err(Violation::Kind(header.kind));
@@ -67,9 +74,9 @@ impl SlotLanding {
         if header.chunk as usize >= layout.chunks() {
             return Err(Violation::Chunk { found: header.chunk, chunks: layout.chunks() as u32 });
         }
-        let first = self.board.closed();
-        let end = first.saturating_add(u64::from(self.job.plan.window));
-        if header.round >= end && !planted(Bug::AnyRound) {
+        let (first, end) = (self.board.closed(), self.end());
+        // A worker that has just joined may begin at the end of the window, and has a window of its own from there.
+        if header.round >= end.saturating_add(u64::from(self.job.plan.window)) && !planted(Bug::AnyRound) {
             return Err(Violation::Round { found: header.round, first, end });
         }
         let expected = 4 * layout.chunk(header.chunk as usize).width as u32;
@@ -83,6 +90,10 @@ impl SlotLanding {
 impl Landing for SlotLanding {
     fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
         self.check(header)?;
+        self.early = header.round >= self.end() && !planted(Bug::AnyRound);
+        if self.early {
+            return Ok(None);
+        }
         let slot = self.posted.front_mut().ok_or(Violation::Credit)?;
         Ok(Some(&mut slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]))
     }
@@ -108,13 +119,14 @@ impl Receiver {
     }
 
     fn take_in(&mut self, admission: Admission<dyn Inbound>, context: &Context<'_>) {
-        let Admission { worker, session, half: inbound } = admission;
+        let Admission { worker, session, half: mut inbound } = admission;
         let index = worker as usize;
         // The newest session of an identity wins; bytes of the old one that are still under way are never read.
         self.end(index, Disconnect::Closed, context);
         if let (Some(registry), Some(descriptor)) = (context.registry, inbound.descriptor())
             && let Err(error) = registry.register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)
         {
+            inbound.close();
             self.tell(Event::Left { worker, why: error.into() });
             return;
         }
@@ -124,6 +136,7 @@ impl Receiver {
             worker,
             session,
             posted: VecDeque::with_capacity(self.job.plan.credits as usize),
+            early: false,
         };
         self.peers[index] = Some(Peer { inbound, landing, session, received: 0, granted: 0, readable: true });
         self.board.set_connected(index, true);
@@ -178,7 +191,8 @@ impl Receiver {
         }
         for taken in 0..FRAMES_PER_TURN {
             let Some(header) = peer.inbound.receive(&mut peer.landing, context.now)? else {
-                peer.readable = peer.inbound.descriptor().is_none();
+                // A frame that waits for its round is not announced again.
+                peer.readable = peer.landing.early || peer.inbound.descriptor().is_none();
                 return Ok(taken > 0);
             };
             if header.kind == Kind::Leave && header.verifies(&[]) {

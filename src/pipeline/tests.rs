@@ -39,6 +39,13 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
     }
 }
 
+fn join(pipeline: &Pipeline, job: &Job, worker: u32, session: u64) -> Session {
+    let (here, there) = memory::pair(64);
+    assert!(pipeline.handle.admit(worker, session, here));
+    let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
+    Session::new(there, welcome, job.number).unwrap()
+}
+
 struct Cluster {
     pipeline: Pipeline,
     sessions: Vec<Session>,
@@ -50,11 +57,7 @@ impl Cluster {
         let pipeline = Pipeline::new(job, &Bells::silent(lanes));
         let mut sessions = Vec::new();
         for worker in 0..job.plan.parameters.workers() as u32 {
-            let (here, there) = memory::pair(64);
-            let session = 1000 + u64::from(worker);
-            assert!(pipeline.handle.admit(worker, session, here));
-            let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
-            sessions.push(Session::new(there, welcome, job.number).unwrap());
+            sessions.push(join(&pipeline, job, worker, 1000 + u64::from(worker)));
         }
         let mut cluster = Cluster { pipeline, sessions, now: Instant::now() };
         cluster.turn();
@@ -179,4 +182,102 @@ fn a_journal_that_cannot_be_written_is_counted_and_the_rounds_go_on() {
         assert!(cluster.round(&gradients(1, 100, round), &[], &[]).iter().all(Result::is_ok));
     }
     assert_eq!(cluster.pipeline.handle.board.counted(Counter::JournalErrors), 2);
+}
+
+#[test]
+fn any_number_of_words_that_disagree_fails_a_round_once() {
+    let parameters = Parameters::new(1, 1, 0, 2).unwrap();
+    let mut job = job(parameters, 400, 10);
+    (job.plan.credits, job.updates) = (20, 1);
+    let mut cluster = Cluster::new(&job, 1);
+    for result in cluster.round(&gradients(1, 400, 5), &[], &[0, 2]) {
+        assert!(result.unwrap_err().contains("more workers lie than the code corrects"));
+    }
+    assert!(cluster.round(&gradients(1, 400, 6), &[], &[3]).iter().all(Result::is_ok));
+}
+
+#[test]
+fn words_of_shards_that_are_not_finite_wait_within_the_limits() {
+    let parameters = Parameters::new(1, 1, 0, 1).unwrap();
+    let mut cluster = Cluster::new(&job(parameters, 80, 5), 1);
+    for result in cluster.round(&[vec![f32::NAN; 80]], &[2], &[]) {
+        let error = result.unwrap_err();
+        assert!(error.contains("of 2 shards only 0 are finite and 2 must agree"), "{error}");
+    }
+}
+
+#[test]
+fn shards_of_a_worker_whose_first_round_is_not_open_yet_wait_until_it_is() {
+    let mut job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
+    job.plan.credits = 20;
+    let mut cluster = Cluster::new(&job, 1);
+    let gradient = &gradients(1, 100, 5)[0];
+    // Round 0 has too few shards; round 1 is decoded and pushed meanwhile.
+    cluster.sessions[2].skip();
+    cluster.sessions[3].skip();
+    for _ in 0..2 {
+        for session in &mut cluster.sessions {
+            if session.next_round() < 2 {
+                session.begin().unwrap();
+            }
+        }
+        for _ in 0..50 {
+            cluster.sessions.iter_mut().for_each(|session| {
+                session.pump(Source::Separate(gradient), None);
+            });
+            cluster.turn();
+        }
+    }
+    cluster.sessions[0] = join(&cluster.pipeline, &job, 0, 2000);
+    (0..5).for_each(|_| cluster.turn());
+    let board = cluster.pipeline.handle.board.clone();
+    assert_eq!((board.closed(), cluster.sessions[0].oldest()), (0, Some(2)));
+    let before = board.counted(Counter::ShardsAccepted);
+    for accepted in [0, 10] {
+        for _ in 0..2 {
+            // Both rounds that it may have in flight.
+            if cluster.sessions[0].next_round() < 4 {
+                cluster.sessions[0].begin().unwrap();
+            }
+            cluster.sessions[0].pump(Source::Separate(gradient), None);
+            (0..5).for_each(|_| cluster.turn());
+        }
+        assert_eq!(
+            (board.counted(Counter::ShardsAccepted) - before, board.counted(Counter::Violations)),
+            (accepted, 0)
+        );
+        cluster.now += job.deadline();
+        (0..5).for_each(|_| cluster.turn());
+    }
+    assert_eq!(board.closed(), 2);
+}
+
+#[test]
+fn a_round_that_only_a_liar_began_does_not_keep_the_daemon_from_stopping() {
+    let job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
+    let mut cluster = Cluster::new(&job, 1);
+    cluster.sessions[0].begin().unwrap();
+    cluster.sessions[0].pump(Source::Separate(&gradients(1, 100, 5)[0]), None);
+    (0..5).for_each(|_| cluster.turn());
+    let board = cluster.pipeline.handle.board.clone();
+    board.request_stop();
+    (0..5).for_each(|_| cluster.turn());
+    assert!(!board.stopped(), "a round that has begun may come to its end");
+    let until = cluster.pipeline.timer().expect("the stop has a time");
+    cluster.pipeline.step(until);
+    assert!(board.stopped());
+}
+
+#[test]
+fn nobody_is_named_when_the_honest_gradient_itself_is_not_finite() {
+    let mut cluster = Cluster::new(&job(Parameters::new(1, 2, 0, 2).unwrap(), 100, 50), 1);
+    let mut gradient = gradients(1, 100, 1);
+    gradient[0][7] = f32::INFINITY;
+    for result in cluster.round(&gradient, &[], &[]) {
+        let error = result.unwrap_err();
+        assert!(error.contains("of 6 shards only 1 are finite and 4 must agree"), "{error}");
+    }
+    assert_eq!(cluster.pipeline.handle.board.counted(Counter::Lies), 0);
+    let named = cluster.round(&gradients(1, 100, 2), &[], &[5]).into_iter().flatten().map(|(_, report)| report);
+    assert!(named.into_iter().all(|report| !report.liars.contains(0) && !report.late_liars.contains(0)));
 }

@@ -19,7 +19,8 @@ const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 /// Frames handed to one vectored write.
 const FRAMES_PER_WRITE: usize = 16;
 
-/// A peer whose machine is gone is noticed after about this long: two of three probes half a second apart are late.
+/// What was sent must be acknowledged within this time, or the peer's machine is gone. Where nothing is sent, keep-alive
+/// probes one second apart notice it in about three.
 const PEER_GONE: Duration = Duration::from_millis(1500);
 
 /// The two halves of a connected socket. `queue` bounds the frames waiting to leave.

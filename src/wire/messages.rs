@@ -199,7 +199,15 @@ impl Plan {
             1 => Form::Dense,
             _ => return Err(PlanError::Range("code form")),
         };
-        read.u8();
+        if read.u8() != 0 {
+            return Err(PlanError::Range("reserved byte"));
+        }
+        if !(tolerance > 0.0 && tolerance < 1.0) {
+            return Err(PlanError::Range("tolerance"));
+        }
+        if !scale.is_finite() || scale == 0.0 {
+            return Err(PlanError::Range("scale"));
+        }
         let generator_digest = read.u64();
         Ok(Plan {
             parameters,
@@ -320,6 +328,19 @@ pub enum UndecodableReason {
         /// Shards that must agree, r_c + s.
         needed: u32,
     },
+    /// Too many shards hold NaN or infinity: the gradient itself is not finite, or too many workers are broken.
+    #[error(
+        "of {arrived} shards only {finite} are finite and {needed} must agree: the gradient has NaN or infinity in it (it \
+         diverged, or overflowed its number format), or more workers are broken than the code corrects"
+    )]
+    NotFinite {
+        /// Shards that arrived.
+        arrived: u32,
+        /// Those without NaN and infinity.
+        finite: u32,
+        /// Shards that must agree, r_c + s.
+        needed: u32,
+    },
     /// Enough shards arrived, but no r_c + s of them agree: more than s workers of the group lie.
     #[error("of {arrived} shards at most {agreeing} agree and {needed} must: more workers lie than the code corrects")]
     Disagree {
@@ -436,6 +457,11 @@ impl Report {
                 chunk,
                 reason: UndecodableReason::Disagree { arrived, agreeing, needed },
             } => (2, group, chunk, [arrived, agreeing, needed]),
+            RoundOutcome::Undecodable {
+                group,
+                chunk,
+                reason: UndecodableReason::NotFinite { arrived, finite, needed },
+            } => (3, group, chunk, [arrived, finite, needed]),
         };
         let mut out = Writer::new(bytes);
         for number in [outcome, group, chunk, numbers[0], numbers[1], numbers[2]] {
@@ -467,6 +493,11 @@ impl Report {
                 group,
                 chunk,
                 reason: UndecodableReason::Disagree { arrived, agreeing, needed },
+            },
+            3 => RoundOutcome::Undecodable {
+                group,
+                chunk,
+                reason: UndecodableReason::NotFinite { arrived, finite: agreeing, needed },
             },
             _ => return None,
         };
@@ -522,10 +553,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_reading_a_report_panic(bytes in proptest::collection::vec(any::<u8>(), REPORT_BYTES), outcome in 0u8..4) {
+        fn no_bytes_make_reading_a_report_panic(bytes in proptest::collection::vec(any::<u8>(), REPORT_BYTES), outcome in 0u8..6) {
             let mut bytes: [u8; REPORT_BYTES] = bytes.try_into().unwrap();
             bytes[..4].copy_from_slice(&[outcome, 0, 0, 0]);
-            prop_assert_eq!(Report::read(&bytes).is_some(), outcome < 3);
+            prop_assert_eq!(Report::read(&bytes).is_some(), outcome < 4);
         }
     }
 

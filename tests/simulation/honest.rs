@@ -1,0 +1,153 @@
+//! An honest worker: the library's own session, driven as a training loop would.
+
+use solon::client::{ClientError, Session, Source};
+
+use crate::dice::Dice;
+use crate::judge::Judge;
+use crate::network::Link;
+use crate::scenario::{DEADLINE, Habit};
+use crate::world::{Net, View};
+
+/// One honest worker.
+pub struct Honest {
+    pub worker: u32,
+    habit: Habit,
+    dice: Dice,
+    wired: Option<(Session, Link)>,
+    back_at: u64,
+    frozen_until: u64,
+    /// The next round's gradient is there at this tick.
+    computed_at: Option<u64>,
+    /// A round was begun and not sent completely since this tick.
+    sending_since: Option<u64>,
+    /// Why a loss of the session is no surprise, if it is none.
+    pub excuse: Option<&'static str>,
+    update: Vec<f32>,
+}
+
+impl Honest {
+    pub fn new(worker: usize, habit: Habit, view: &View<'_>) -> Honest {
+        Honest {
+            worker: worker as u32,
+            habit,
+            dice: Dice::new(view.scenario.weather, "honest", worker as u64, 0),
+            wired: None,
+            back_at: 0,
+            frozen_until: 0,
+            computed_at: None,
+            sending_since: None,
+            excuse: None,
+            update: vec![0.0; view.scenario.job.plan.layout.dimension()],
+        }
+    }
+
+    /// The oldest round that this worker still waits for, if it has a session that should bring it.
+    pub fn waits_for(&self, tick: u64) -> Option<u64> {
+        if tick < self.frozen_until || self.excuse.is_some() {
+            return None;
+        }
+        self.wired.as_ref()?.0.oldest()
+    }
+
+    /// Cuts its connection; with `lossy` what is under way is gone.
+    pub fn cut(&mut self, lossy: bool, why: &'static str) {
+        if let Some((_, link)) = &self.wired {
+            link.cut(lossy);
+            self.excuse = Some(why);
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.wired.is_some()
+    }
+
+    /// One tick.
+    pub fn act(&mut self, view: &View<'_>, net: &mut Net, judge: &mut Judge) {
+        match self.habit {
+            Habit::Absent => return,
+            Habit::Crash(round) if view.closed >= round => {
+                self.cut(true, "crashed");
+                self.wired = None;
+                return;
+            }
+            Habit::Flaky if !view.draining && self.dice.chance(0.02) => {
+                let lossy = self.dice.chance(0.7);
+                self.cut(lossy, "flaky");
+                if self.dice.chance(0.4) {
+                    // It comes back before the daemon has noticed that it was gone.
+                    self.wired = None;
+                    self.back_at = 0;
+                }
+            }
+            Habit::Freezes if !view.draining && self.dice.chance(0.01) => {
+                self.frozen_until = view.tick + 10 + self.dice.below(80);
+                self.excuse = Some("frozen");
+            }
+            _ => {}
+        }
+        if view.tick < self.frozen_until {
+            return;
+        }
+        if self.wired.is_none() {
+            if view.tick < self.back_at {
+                return;
+            }
+            let Some(joined) = net.connect(self.worker, view) else { return };
+            let session = Session::new(joined.connection, joined.welcome, view.scenario.job.number);
+            self.wired = Some((session.expect("both sides make the same generator"), joined.link));
+            (self.excuse, self.computed_at, self.sending_since) = (None, None, None);
+        }
+        self.work(view, judge);
+        if self.habit == Habit::Freezes && self.excuse == Some("frozen") && view.tick > self.frozen_until + 30 {
+            self.excuse = None;
+        }
+    }
+
+    fn work(&mut self, view: &View<'_>, judge: &mut Judge) {
+        let Some((session, link)) = &mut self.wired else { return };
+        let direct = self.worker.is_multiple_of(2);
+        // Its end is also told by `collect` and `lost`.
+        let _ = session.drive(view.now, direct.then_some(&mut self.update));
+        while let Some(result) = session.collect(&mut self.update) {
+            let over = matches!(result, Err(ClientError::AggregatorLost { .. }));
+            judge.collected(self.worker as usize, result, &self.update);
+            if over {
+                break;
+            }
+        }
+        if let Some(why) = session.lost() {
+            judge.lost(self.worker as usize, why, self.excuse);
+            self.wired = None;
+            self.back_at = view.tick + 1 + self.dice.below(12);
+            return;
+        }
+        let Some(oldest) = session.oldest() else { return };
+        if self.sending_since.is_none() {
+            let next = session.next_round();
+            if next >= view.end || next - oldest >= view.scenario.depth {
+                return;
+            }
+            let slow = self.habit == Habit::Slow && !view.draining;
+            let dice = &mut self.dice;
+            let ready = *self.computed_at.get_or_insert_with(|| {
+                let long = if slow && dice.chance(0.5) { dice.below(2 * DEADLINE) } else { 0 };
+                view.tick + dice.below(view.scenario.compute + 1) + long
+            });
+            if view.tick < ready {
+                return;
+            }
+            session.begin().expect("the window has room");
+            (self.computed_at, self.sending_since) = (None, Some(view.tick));
+        }
+        let round = session.next_round() - 1;
+        let group = view.scenario.job.plan.parameters.place(self.worker as usize).group;
+        let gradients = view.gradients.of(round);
+        if session.pump(Source::Separate(&gradients[group]), None) {
+            self.sending_since = None;
+        } else if self.sending_since.is_some_and(|since| view.tick > since + 3 * DEADLINE) {
+            // Its credits were lost with its frames: only a new session brings them back.
+            link.cut(false);
+            self.excuse = Some("out of credits");
+        }
+    }
+}
