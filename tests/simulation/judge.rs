@@ -127,6 +127,8 @@ pub struct Judge {
     /// Digest and round of every close, in order.
     pub closes: Vec<(u64, u64)>,
     pub verbose: bool,
+    /// The daemon was asked to stop.
+    pub stopping: bool,
 }
 
 impl Judge {
@@ -148,6 +150,7 @@ impl Judge {
             hash: blake3::Hasher::new(),
             closes: Vec::new(),
             verbose,
+            stopping: false,
         }
     }
 
@@ -495,6 +498,9 @@ impl Judge {
     pub fn lost(&mut self, worker: usize, why: Lost, excuse: Option<&'static str>) {
         self.note(|| format!("worker {worker} lost its session: {why} ({excuse:?})"));
         self.hash.update(b"lost").update(&(worker as u32).to_le_bytes());
+        if self.stopping && why == Lost::Stopped {
+            return self.probes.hit(Probe::Stopped);
+        }
         let doubled = self.scenario.faults[worker].is_some_and(|faults| faults.duplicate > 0.0);
         if (excuse.is_none() && !doubled) || why != Lost::Connection(Disconnect::Closed) {
             self.fail(Oracle::Thrown, self.closed, format!("worker {worker} lost its session: {why} ({excuse:?})"));

@@ -278,7 +278,8 @@ impl Liar {
         let window = u64::from(plan.window);
         match self.strategy {
             Strategy::OldRounds => round = round.saturating_sub(1 + self.dice.below(2 * window + 2)),
-            Strategy::FutureRounds => round += if bad { window } else { window - 1 },
+            Strategy::FutureRounds if bad => round += window * self.dice.pick(&[1, 2]),
+            Strategy::FutureRounds => round += window - 1,
             _ => {}
         }
         let shard = self.numbers(view, round, chunk);

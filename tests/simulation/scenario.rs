@@ -52,6 +52,8 @@ pub struct Scenario {
     pub faults: Vec<Option<Faults>>,
     /// The daemon is killed in this round, and another one takes over.
     pub restart: Option<u64>,
+    /// The daemon is stopped in peace in the end.
+    pub stop: bool,
     /// Stages are stepped in random order first.
     pub interleave: bool,
     /// Seed of the network alone.
@@ -134,6 +136,7 @@ impl Scenario {
             quality,
             faults,
             restart: dice.chance(0.12).then(|| dice.below(rounds)),
+            stop: dice.chance(0.3),
             interleave: dice.chance(0.5),
             weather: seed,
             compute: dice.pick(&[0, 0, 1, 3, 8]),
@@ -201,8 +204,9 @@ impl Scenario {
     pub fn describe(&self) -> String {
         let Plan { parameters: p, rule, form, layout, window, credits, .. } = &self.job.plan;
         let mut text = format!(
-            "{} groups, s {}, e {}, r_c {}, {rule}, {form:?}, d {} in {} chunks, window {window}, depth {}, credits {credits}, \
-             updates {}, linger {:?}, K {}, {} lanes, {} rounds, restart {:?}, interleave {}\n",
+            "seed {}: {} groups, s {}, e {}, r_c {}, {rule}, {form:?}, d {} in {} chunks, window {window}, depth {}, credits \
+             {credits}, updates {}, linger {:?}, K {}, {} lanes, {} rounds, restart {:?}, interleave {}\n",
+            self.seed,
             p.groups(),
             p.adversaries(),
             p.stragglers(),
