@@ -53,9 +53,7 @@ fn ten_thousand_rounds_break_no_promise_and_reach_every_rare_state() {
         ticks += outcome.ticks;
         probes.add(&outcome.probes);
     }
-    for p in Probe::ALL {
-        println!("{p:?} {}", probes.count(p));
-    }
+    for (p, _) in Probe::ALL { println!("{p:?} {}", probes.count(*p)); }
     assert_eq!(bad, 0);
 }
 
@@ -65,7 +63,24 @@ fn one_seed_verbosely() {
     let scenario = Scenario::new(seed);
     println!("{}", scenario.describe());
     let outcome = run(scenario, true);
-    if let Some(f) = outcome.failure {
-        panic!("{f}");
+    if let Some(f) = outcome.failure { panic!("{f}"); }
+}
+
+#[test]
+fn planted() {
+    let seeds = number("SOLON_SIM_SEEDS").unwrap_or(300);
+    std::panic::set_hook(Box::new(|_| {}));
+    for bug in solon::pipeline::Bug::ALL {
+        let mut kills: std::collections::BTreeMap<String, Vec<u64>> = Default::default();
+        let mut n = 0;
+        for seed in 0..seeds {
+            let scenario = Scenario::new(seed);
+            if bug == solon::pipeline::Bug::AgreeTooFew && scenario.job.plan.parameters.adversaries() == 0 { continue; }
+            solon::pipeline::plant(Some(bug));
+            let outcome = run(scenario, false);
+            solon::pipeline::plant(None);
+            if let Some(f) = outcome.failure { kills.entry(format!("{:?}", f.oracle)).or_default().push(seed); n += 1; }
+        }
+        println!("{bug:?}: {n}/{seeds}: {:?}", kills.iter().map(|(k, v)| (k, v.len(), v[0])).collect::<Vec<_>>());
     }
 }

@@ -73,6 +73,8 @@ pub struct Faulty<I> {
     next_order: u64,
     over: Option<Disconnect>,
     payload_max: usize,
+    /// The payload that is landing, as far as it has come.
+    landing: Vec<u8>,
     counts: Counts,
 }
 
@@ -97,7 +99,7 @@ impl<I: Inbound> Faulty<I> {
     pub fn new(inner: I, faults: Faults, seed: u64, payload_max: usize) -> Faulty<I> {
         let random = ChaCha8Rng::seed_from_u64(seed);
         let (held, counts) = (Vec::new(), Counts::default());
-        Faulty { inner, faults, random, held, next_order: 0, over: None, payload_max, counts }
+        Faulty { inner, faults, random, held, next_order: 0, over: None, payload_max, landing: Vec::new(), counts }
     }
 
     /// What happened so far.
@@ -156,10 +158,16 @@ impl<I: Inbound> Faulty<I> {
 impl<I: Inbound> Inbound for Faulty<I> {
     fn receive(&mut self, landing: &mut dyn Landing, now: Instant) -> Result<Option<Header>, Disconnect> {
         while self.over.is_none() {
-            let mut buffer = Buffer { bytes: Vec::new(), max: self.payload_max };
+            let mut buffer = Buffer { bytes: std::mem::take(&mut self.landing), max: self.payload_max };
             match self.inner.receive(&mut buffer, now) {
-                Ok(Some(header)) => self.take_in(header, buffer.bytes, now),
-                Ok(None) => break,
+                Ok(Some(header)) => {
+                    buffer.bytes.truncate(header.payload_bytes as usize);
+                    self.take_in(header, buffer.bytes, now);
+                }
+                Ok(None) => {
+                    self.landing = buffer.bytes;
+                    break;
+                }
                 Err(over) => self.over = Some(over),
             }
         }
@@ -204,5 +212,47 @@ impl Inbound for Box<dyn Inbound> {
 
     fn close(&mut self) {
         (**self).close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives one payload, one byte per call.
+    struct Dripping(usize);
+
+    const PAYLOAD: [u8; 4] = [1, 2, 3, 4];
+
+    impl Inbound for Dripping {
+        fn receive(&mut self, landing: &mut dyn Landing, _now: Instant) -> Result<Option<Header>, Disconnect> {
+            let header = Header { payload_bytes: PAYLOAD.len() as u32, ..Header::new(Kind::Shard) };
+            let Some(byte) = PAYLOAD.get(self.0) else { return Ok(None) };
+            landing.place(&header)?.expect("there is room")[self.0] = *byte;
+            self.0 += 1;
+            Ok((self.0 == PAYLOAD.len()).then_some(header))
+        }
+
+        fn descriptor(&self) -> Option<RawFd> {
+            None
+        }
+
+        fn close(&mut self) {}
+    }
+
+    struct Whole([u8; PAYLOAD.len()]);
+
+    impl Landing for Whole {
+        fn place(&mut self, _header: &Header) -> Result<Option<&mut [u8]>, Violation> {
+            Ok(Some(&mut self.0))
+        }
+    }
+
+    #[test]
+    fn a_payload_that_comes_in_pieces_is_not_damaged() {
+        let mut faulty = Faulty::new(Dripping(0), Faults::NONE, 1, 64);
+        let (now, mut landing) = (Instant::now(), Whole([0; PAYLOAD.len()]));
+        let frames = (0..8).filter_map(|_| faulty.receive(&mut landing, now).unwrap()).count();
+        assert_eq!((frames, landing.0), (1, PAYLOAD));
     }
 }

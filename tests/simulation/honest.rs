@@ -57,10 +57,6 @@ impl Honest {
         }
     }
 
-    pub fn is_connected(&self) -> bool {
-        self.wired.is_some()
-    }
-
     /// One tick.
     pub fn act(&mut self, view: &View<'_>, net: &mut Net, judge: &mut Judge) {
         match self.habit {
@@ -71,12 +67,13 @@ impl Honest {
                 return;
             }
             Habit::Flaky if !view.draining && self.dice.chance(0.02) => {
-                let lossy = self.dice.chance(0.7);
-                self.cut(lossy, "flaky");
                 if self.dice.chance(0.4) {
                     // It comes back before the daemon has noticed that it was gone.
                     self.wired = None;
                     self.back_at = 0;
+                } else {
+                    let lossy = self.dice.chance(0.7);
+                    self.cut(lossy, "flaky");
                 }
             }
             Habit::Freezes if !view.draining && self.dice.chance(0.01) => {

@@ -209,9 +209,7 @@ impl Liar {
         let set: Vec<usize> = framers.iter().chain(&honest[..wanted]).copied().collect();
         let norms: Vec<f64> = set
             .iter()
-            .map(|row| {
-                crate::gradients::norm(self.honest(view, round, chunk, Some(*row)).iter().map(|x| f64::from(*x)))
-            })
+            .map(|row| crate::gradients::norm(self.honest(view, round, chunk, Some(*row)).iter().map(|x| f64::from(*x))))
             .collect();
         let mut sorted = norms;
         sorted.sort_by(|a, b| b.total_cmp(a));
@@ -239,9 +237,7 @@ impl Liar {
                 algebra::hide_from(&[0; 32], view.scenario.job.projections, &mut shard, &mut dice);
                 shard
             }
-            Strategy::EquivocateLieFirst | Strategy::OldRounds | Strategy::FutureRounds => {
-                self.gross(view, round, chunk)
-            }
+            Strategy::EquivocateLieFirst | Strategy::OldRounds | Strategy::FutureRounds => self.gross(view, round, chunk),
             _ if self.dice.chance(0.3) => self.gross(view, round, chunk),
             _ => self.honest(view, round, chunk, None),
         }
@@ -282,7 +278,8 @@ impl Liar {
         let window = u64::from(plan.window);
         match self.strategy {
             Strategy::OldRounds => round = round.saturating_sub(1 + self.dice.below(2 * window + 2)),
-            Strategy::FutureRounds => round += if bad { window } else { window - 1 },
+            Strategy::FutureRounds if bad => round += window * self.dice.pick(&[1, 2]),
+            Strategy::FutureRounds => round += window - 1,
             _ => {}
         }
         let shard = self.numbers(view, round, chunk);
@@ -291,11 +288,7 @@ impl Liar {
             Strategy::HalfThenSilence if 2 * chunk >= chunks => {}
             Strategy::Silent => {}
             Strategy::EquivocateLieSecond | Strategy::EquivocateLieFirst => {
-                let first = if self.strategy == Strategy::EquivocateLieFirst {
-                    shard
-                } else {
-                    self.honest(view, round, chunk, None)
-                };
+                let first = if self.strategy == Strategy::EquivocateLieFirst { shard } else { self.honest(view, round, chunk, None) };
                 let second = if self.strategy == Strategy::EquivocateLieFirst {
                     self.honest(view, round, chunk, None)
                 } else {
@@ -370,8 +363,7 @@ impl Liar {
                 self.raw(view, &frame);
             }
             Strategy::Garbage if bad => {
-                let mut bytes =
-                    b"GET / HTTP/1.1\r\nHost: solond\r\nUser-Agent: a scanner\r\nAccept: */*\r\n\r\n".to_vec();
+                let mut bytes = b"GET / HTTP/1.1\r\nHost: solond\r\nUser-Agent: a scanner\r\nAccept: */*\r\n\r\n".to_vec();
                 if self.dice.chance(0.5) {
                     // A header that is right but for its version or reserved bytes.
                     bytes = header_bytes(header, &[]).to_vec();

@@ -1,85 +1,68 @@
 //! Rare states that a run must have been in: an oracle that was never in danger says nothing.
 
-/// A state worth having been in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Probe {
-    Lie,
-    LateLie,
-    Disputed,
-    Suspect,
-    Disagree,
-    Starved,
-    Corrupt,
-    Duplicate,
-    Equivocation,
-    Stale,
-    Late,
-    AfterClose,
-    TwoRoundsAtOnce,
-    JustBeforeDeadline,
-    AtDeadline,
-    JoinedMidRound,
-    LaterFirstRound,
-    FirstRoundBeyondWindow,
-    OldSessionFenced,
-    NotReading,
-    SlotsShort,
-    Restart,
-    AggregatorLost,
-    BadHeader,
-    BadKind,
-    BadLength,
-    BadRound,
-    BadChunk,
-    BadJob,
-    BadSession,
-    BadWorker,
-    NoCredit,
+macro_rules! probes {
+    ($($name:ident: $what:literal,)*) => {
+        /// A state worth having been in.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Probe {
+            $(#[doc = $what] $name,)*
+        }
+
+        impl Probe {
+            /// Every probe, and what it says.
+            pub const ALL: &'static [(Probe, &'static str)] = &[$((Probe::$name, $what),)*];
+        }
+    };
 }
 
-impl Probe {
-    pub const ALL: [Probe; 32] = [
-        Probe::Lie,
-        Probe::LateLie,
-        Probe::Disputed,
-        Probe::Suspect,
-        Probe::Disagree,
-        Probe::Starved,
-        Probe::Corrupt,
-        Probe::Duplicate,
-        Probe::Equivocation,
-        Probe::Stale,
-        Probe::Late,
-        Probe::AfterClose,
-        Probe::TwoRoundsAtOnce,
-        Probe::JustBeforeDeadline,
-        Probe::AtDeadline,
-        Probe::JoinedMidRound,
-        Probe::LaterFirstRound,
-        Probe::FirstRoundBeyondWindow,
-        Probe::OldSessionFenced,
-        Probe::NotReading,
-        Probe::SlotsShort,
-        Probe::Restart,
-        Probe::AggregatorLost,
-        Probe::BadHeader,
-        Probe::BadKind,
-        Probe::BadLength,
-        Probe::BadRound,
-        Probe::BadChunk,
-        Probe::BadJob,
-        Probe::BadSession,
-        Probe::BadWorker,
-        Probe::NoCredit,
-    ];
+probes! {
+    Lie: "a liar was named in the round of its lie",
+    LateLie: "a liar was named for a shard that came after the round was closed",
+    Disputed: "a word needed more shards than the first r_c + s (scenarios)",
+    Suspect: "a row was erased and not named (scenarios)",
+    Disagree: "a round was undecodable because too few shards agreed",
+    Starved: "a round was undecodable because too few shards came",
+    Corrupt: "a shard with a wrong checksum landed",
+    Duplicate: "a second shard for the same chunk landed",
+    Equivocation: "a second, different shard for the same chunk landed",
+    Stale: "a shard came when nothing was left to check it against (scenarios)",
+    Late: "a shard came after its word was decided (scenarios)",
+    AfterClose: "a shard came after its round was closed",
+    TwoRoundsAtOnce: "a shard came for a round after the first open one",
+    JustBeforeDeadline: "a liar's shard came in the last tick before the deadline",
+    AtDeadline: "a liar's shard came in the tick of the deadline",
+    JoinedMidRound: "a worker joined while a round was under way",
+    LaterFirstRound: "a worker that joined got a first round after the open one",
+    FirstRoundBeyondWindow: "a worker that joined got a first round beyond the window",
+    OldSessionFenced: "a worker joined again while its old session was open",
+    NotReading: "a session was ended because its worker did not read",
+    SlotsShort: "all slots for updates were taken",
+    Restart: "the daemon died, and another went on from its journal",
+    AggregatorLost: "a worker that waited for a round got `AggregatorLost`",
+    Stopped: "a worker was told that the daemon stops in peace",
+    BadHeader: "a session was ended for bytes that are no header",
+    BadKind: "a session was ended for a frame of a wrong kind",
+    BadLength: "a session was ended for a wrong length",
+    BadRound: "a session was ended for a round out of the window",
+    BadChunk: "a session was ended for a chunk that does not exist",
+    BadJob: "a session was ended for another job's number",
+    BadSession: "a session was ended for another session's number",
+    BadWorker: "a session was ended for another worker's index",
+    NoCredit: "a session was ended for more shards than credits",
 }
 
 /// How often each state was reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Probes {
-    counts: [u64; Probe::ALL.len()],
-    once: [bool; Probe::ALL.len()],
+    counts: Vec<u64>,
+    once: Vec<bool>,
+}
+
+impl Default for Probes {
+    fn default() -> Probes {
+        Probes { counts: vec![0; Probe::ALL.len()], once: vec![false; Probe::ALL.len()] }
+    }
 }
 
 impl Probes {
@@ -101,6 +84,6 @@ impl Probes {
 
     /// Adds what another scenario reached.
     pub fn add(&mut self, other: &Probes) {
-        self.counts.iter_mut().zip(other.counts).for_each(|(mine, theirs)| *mine += theirs);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(mine, theirs)| *mine += theirs);
     }
 }

@@ -52,6 +52,8 @@ pub struct Scenario {
     pub faults: Vec<Option<Faults>>,
     /// The daemon is killed in this round, and another one takes over.
     pub restart: Option<u64>,
+    /// The daemon is stopped in peace in the end.
+    pub stop: bool,
     /// Stages are stepped in random order first.
     pub interleave: bool,
     /// Seed of the network alone.
@@ -98,8 +100,7 @@ impl Scenario {
             let weak = if !crowd && c >= 2 && dice.chance(0.05) { e + 1 } else { dice.between(0, most) };
             for _ in 0..weak {
                 let crash = Habit::Crash(dice.below(rounds));
-                let habits =
-                    [Habit::Slow, Habit::Slow, Habit::Absent, crash, Habit::Flaky, Habit::Flaky, Habit::Freezes];
+                let habits = [Habit::Slow, Habit::Slow, Habit::Absent, crash, Habit::Flaky, Habit::Flaky, Habit::Freezes];
                 roles[take(&mut dice)] = Role::Honest(dice.pick(&habits));
             }
         }
@@ -135,6 +136,7 @@ impl Scenario {
             quality,
             faults,
             restart: dice.chance(0.12).then(|| dice.below(rounds)),
+            stop: dice.chance(0.3),
             interleave: dice.chance(0.5),
             weather: seed,
             compute: dice.pick(&[0, 0, 1, 3, 8]),
@@ -202,8 +204,9 @@ impl Scenario {
     pub fn describe(&self) -> String {
         let Plan { parameters: p, rule, form, layout, window, credits, .. } = &self.job.plan;
         let mut text = format!(
-            "{} groups, s {}, e {}, r_c {}, {rule}, {form:?}, d {} in {} chunks, window {window}, depth {}, credits {credits}, \
-             updates {}, linger {:?}, K {}, {} lanes, {} rounds, restart {:?}, interleave {}\n",
+            "seed {}: {} groups, s {}, e {}, r_c {}, {rule}, {form:?}, d {} in {} chunks, window {window}, depth {}, credits \
+             {credits}, updates {}, linger {:?}, K {}, {} lanes, {} rounds, restart {:?}, interleave {}\n",
+            self.seed,
             p.groups(),
             p.adversaries(),
             p.stragglers(),
@@ -263,10 +266,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         linger: if dice.chance(0.4) { deadline } else { Duration::ZERO },
         write_deadline: TICK * dice.between(20, 60) as u32,
         updates: dice.pick(&[1, 2, 4, 8]),
-        secret: {
-            secret[8..16].copy_from_slice(&seed.to_le_bytes());
-            secret
-        },
+        secret: { secret[8..16].copy_from_slice(&seed.to_le_bytes()); secret },
         resume: None,
     }
 }

@@ -61,6 +61,9 @@ impl Net {
     /// A new session of `worker`, if the daemon can take one now.
     pub fn connect(&mut self, worker: u32, view: &View<'_>) -> Option<Joined> {
         let (job, index) = (&self.scenario.job, worker as usize);
+        if self.handle.board.stopped() {
+            return None;
+        }
         self.sessions += 1;
         let session = self.sessions;
         let limits = Limits::of(&job.plan, job.updates);
@@ -69,8 +72,7 @@ impl Net {
         let (link, mut daemon, connection) = Link::new(quality, dice, limits.outbound);
         if let Some(faults) = self.scenario.faults[index].filter(|_| !view.draining) {
             let seed = self.scenario.weather.wrapping_mul(31).wrapping_add(session);
-            daemon.inbound =
-                Box::new(Faulty::new(daemon.inbound, faults, seed, limits.shard_slot_bytes - HEADER_BYTES));
+            daemon.inbound = Box::new(Faulty::new(daemon.inbound, faults, seed, limits.shard_slot_bytes - HEADER_BYTES));
         }
         let rules = Rules {
             job: job.number,
@@ -79,8 +81,7 @@ impl Net {
             board: self.handle.board.clone(),
         };
         let inner = daemon.inbound;
-        daemon.inbound =
-            Box::new(Tap { inner, owner: worker, session, rules, log: self.log.clone(), buffer: Vec::new() });
+        daemon.inbound = Box::new(Tap { inner, owner: worker, session, rules, log: self.log.clone(), buffer: Vec::new() });
         if !self.handle.admit(worker, session, daemon) {
             link.cut(true);
             return None;
@@ -208,8 +209,27 @@ impl World {
             }
             self.step();
         }
+        if self.judge.failure.is_none() && self.scenario.stop {
+            self.stop();
+        }
         if self.judge.failure.is_none() {
             self.take_down();
+        }
+    }
+
+    /// The daemon is stopped: everybody who has a session and reads learns it.
+    fn stop(&mut self) {
+        self.net.handle.board.request_stop();
+        self.judge.stopping = true;
+        for _ in 0..2 * DEADLINE {
+            self.step();
+        }
+        let closed = self.judge.closed();
+        if !self.net.handle.board.stopped() {
+            self.judge.fail(Oracle::Stuck, closed, "the daemon does not stop".into());
+        }
+        if let Some(one) = self.honest.iter().find(|one| one.waits_for(self.tick).is_some()) {
+            self.judge.fail(Oracle::Thrown, closed, format!("worker {} was not told of the stop", one.worker));
         }
     }
 
