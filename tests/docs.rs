@@ -387,3 +387,30 @@ fn links_lead_to_files_and_headings_that_exist() {
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
+
+#[test]
+fn every_test_that_the_specification_names_exists() {
+    fn sources(directory: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                sources(&entry, text);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&std::fs::read_to_string(entry).unwrap());
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut text = String::new();
+    ["src", "tests"].iter().for_each(|directory| sources(&root.join(directory), &mut text));
+    let page = std::fs::read_to_string(root.join("docs/specification.md")).unwrap();
+    let names = page.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() >= 3);
+    let (mut count, mut missing) = (0, Vec::new());
+    for name in names {
+        count += 1;
+        if !text.contains(&format!("fn {name}(")) {
+            missing.push(name);
+        }
+    }
+    assert!(count > 60, "{count} names were found");
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}

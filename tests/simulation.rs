@@ -53,7 +53,9 @@ fn ten_thousand_rounds_break_no_promise_and_reach_every_rare_state() {
         ticks += outcome.ticks;
         probes.add(&outcome.probes);
     }
-    for (p, _) in Probe::ALL { println!("{p:?} {}", probes.count(*p)); }
+    for (p, _) in Probe::ALL {
+        println!("{p:?} {}", probes.count(*p));
+    }
     assert_eq!(bad, 0);
 }
 
@@ -63,7 +65,9 @@ fn one_seed_verbosely() {
     let scenario = Scenario::new(seed);
     println!("{}", scenario.describe());
     let outcome = run(scenario, true);
-    if let Some(f) = outcome.failure { panic!("{f}"); }
+    if let Some(f) = outcome.failure {
+        panic!("{f}");
+    }
 }
 
 #[test]
@@ -75,11 +79,16 @@ fn planted() {
         let mut n = 0;
         for seed in 0..seeds {
             let scenario = Scenario::new(seed);
-            if bug == solon::pipeline::Bug::AgreeTooFew && scenario.job.plan.parameters.adversaries() == 0 { continue; }
+            if bug == solon::pipeline::Bug::AgreeTooFew && scenario.job.plan.parameters.adversaries() == 0 {
+                continue;
+            }
             solon::pipeline::plant(Some(bug));
             let outcome = run(scenario, false);
             solon::pipeline::plant(None);
-            if let Some(f) = outcome.failure { kills.entry(format!("{:?}", f.oracle)).or_default().push(seed); n += 1; }
+            if let Some(f) = outcome.failure {
+                kills.entry(format!("{:?}", f.oracle)).or_default().push(seed);
+                n += 1;
+            }
         }
         println!("{bug:?}: {n}/{seeds}: {:?}", kills.iter().map(|(k, v)| (k, v.len(), v[0])).collect::<Vec<_>>());
     }

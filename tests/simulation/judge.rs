@@ -284,7 +284,10 @@ impl Judge {
     fn owe(&mut self, round: u64, group: usize, chunk: usize) {
         let plan = &self.scenario.job.plan;
         let (r, chunks, window) = (plan.parameters.redundancy(), plan.layout.chunks(), u64::from(plan.window));
-        if plan.rule == Rule::Mean || !self.scenario.is_within(group) || round < self.born.max(self.closed.saturating_sub(window)) {
+        if plan.rule == Rule::Mean
+            || !self.scenario.is_within(group)
+            || round < self.born.max(self.closed.saturating_sub(window))
+        {
             return;
         }
         let Some(state) = self.rounds.get(&round) else { return };
@@ -332,7 +335,11 @@ impl Judge {
                 if let Role::Honest(habit) = role
                     && habit != Habit::Freezes
                 {
-                    self.fail(Oracle::Thrown, self.closed, format!("worker {worker} reads, and was ended for not reading"));
+                    self.fail(
+                        Oracle::Thrown,
+                        self.closed,
+                        format!("worker {worker} reads, and was ended for not reading"),
+                    );
                 }
             }
             Event::Closed { round, report, .. } => self.close(*round, report),
@@ -381,7 +388,9 @@ impl Judge {
         self.probe(report);
         let state = self.round(round);
         let (cells, tick) = (state.cells.clone(), self.tick);
-        let count = |group: usize, chunk: usize, of: fn(&Cell) -> Bits| of(&cells[group * chunks + chunk]).count_ones() as usize;
+        let count = |group: usize, chunk: usize, of: fn(&Cell) -> Bits| {
+            of(&cells[group * chunks + chunk]).count_ones() as usize
+        };
         for worker in 0..scenario.workers() {
             let place = p.place(worker);
             let here = |of: fn(&Cell) -> Bits| {
@@ -391,7 +400,11 @@ impl Judge {
             let said = (report.absent.contains(worker), report.late.contains(worker));
             let possible = |count: usize| said == (count == 0, count > 0 && count < chunks);
             if !(least..=most).any(possible) {
-                self.fail(Oracle::Report, round, format!("{least} to {most} shards of worker {worker} came: {report:?}"));
+                self.fail(
+                    Oracle::Report,
+                    round,
+                    format!("{least} to {most} shards of worker {worker} came: {report:?}"),
+                );
             }
         }
         match report.outcome {
@@ -411,7 +424,8 @@ impl Judge {
                 let honest = |row: &usize| scenario.is_honest(group * p.redundancy() + row);
                 let came = (0..p.redundancy()).filter(|row| cell.before >> row & 1 == 1).filter(honest).count();
                 if came >= p.agreement() && scenario.is_within(group) {
-                    let what = format!("{came} honest shards came in time for group {group}, chunk {chunk}, but: {reason}");
+                    let what =
+                        format!("{came} honest shards came in time for group {group}, chunk {chunk}, but: {reason}");
                     self.fail(Oracle::Exact, round, what);
                 }
             }
@@ -432,8 +446,13 @@ impl Judge {
     fn probe(&mut self, report: &Report) {
         match report.outcome {
             RoundOutcome::Complete => {}
-            RoundOutcome::Undecodable { reason: UndecodableReason::TooFew { .. }, .. } => self.probes.hit(Probe::Starved),
-            RoundOutcome::Undecodable { reason: UndecodableReason::Disagree { .. }, .. } => self.probes.hit(Probe::Disagree),
+            RoundOutcome::Undecodable { reason: UndecodableReason::TooFew { .. }, .. } => {
+                self.probes.hit(Probe::Starved)
+            }
+            RoundOutcome::Undecodable {
+                reason: UndecodableReason::Disagree { .. } | UndecodableReason::NotFinite { .. },
+                ..
+            } => self.probes.hit(Probe::Disagree),
         }
         if !report.late_liars.is_empty() {
             self.probes.hit(Probe::LateLie);
@@ -527,7 +546,11 @@ impl Judge {
             }
         }
         if accepted > distinct {
-            self.fail(Oracle::Counters, self.closed, format!("{accepted} accepted, but {distinct} different ones came"));
+            self.fail(
+                Oracle::Counters,
+                self.closed,
+                format!("{accepted} accepted, but {distinct} different ones came"),
+            );
         }
         if board.closed() != self.closed {
             self.fail(Oracle::Counters, self.closed, format!("the board says {} is open", board.closed()));
@@ -556,7 +579,11 @@ impl Judge {
         if let Some((at, _)) = self.rounds.get(&round).and_then(|state| state.closed)
             && self.tick > at + patience
         {
-            self.fail(Oracle::Stuck, round, format!("worker {worker} still waits for it, {} ticks after", self.tick - at));
+            self.fail(
+                Oracle::Stuck,
+                round,
+                format!("worker {worker} still waits for it, {} ticks after", self.tick - at),
+            );
         }
     }
 

@@ -100,7 +100,8 @@ impl Scenario {
             let weak = if !crowd && c >= 2 && dice.chance(0.05) { e + 1 } else { dice.between(0, most) };
             for _ in 0..weak {
                 let crash = Habit::Crash(dice.below(rounds));
-                let habits = [Habit::Slow, Habit::Slow, Habit::Absent, crash, Habit::Flaky, Habit::Flaky, Habit::Freezes];
+                let habits =
+                    [Habit::Slow, Habit::Slow, Habit::Absent, crash, Habit::Flaky, Habit::Flaky, Habit::Freezes];
                 roles[take(&mut dice)] = Role::Honest(dice.pick(&habits));
             }
         }
@@ -266,7 +267,10 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         linger: if dice.chance(0.4) { deadline } else { Duration::ZERO },
         write_deadline: TICK * dice.between(20, 60) as u32,
         updates: dice.pick(&[1, 2, 4, 8]),
-        secret: { secret[8..16].copy_from_slice(&seed.to_le_bytes()); secret },
+        secret: {
+            secret[8..16].copy_from_slice(&seed.to_le_bytes());
+            secret
+        },
         resume: None,
     }
 }
