@@ -33,4 +33,5 @@ pub use parameters::{ParameterError, Parameters, Place};
 pub use projection::{PROJECTIONS_MAX, Projected, Projector};
 pub use recover::Recoverer;
 pub use rows::{ROWS_MAX, Rows};
+pub use search::locates_surely;
 pub use verdict::{Agreement, Outcome, Record, RowVerdict, Tolerance, Undecided};

@@ -10,13 +10,20 @@ use rand_core::{Rng, SeedableRng};
 
 use super::explain::choose;
 use super::linear::invert;
-use super::{Generator, Projected, Rows};
+use super::{Generator, Parameters, Projected, Rows};
 
 /// `-ln(1e-12)`.
 const LOG_MISS: f64 = 27.64;
 
 /// The most guesses, whatever the bound says: 12 times what (17, 11) needs.
 const GUESSES_MAX: f64 = 150_000.0;
+
+/// Are liars found in every word of such a code, whoever they are? The search is bounded; where this is false, a word with s liars
+/// that pruning does not resolve may be reported as undecodable (never wrong) although it could be decoded.
+pub fn locates_surely(parameters: &Parameters) -> bool {
+    let (present, least) = (Rows::first(parameters.redundancy()), parameters.agreement());
+    Wanted { present, least, size: least, tolerance: 0.0 }.is_sure(parameters.compression())
+}
 
 /// The stream of guesses, with its scratch.
 #[derive(Debug)]
@@ -165,5 +172,18 @@ impl Search {
             }
             None => (0..c).for_each(|k| self.basis[k] = k),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_the_design_are_located_surely_and_very_large_ones_are_not() {
+        for (s, r_c) in [(1, 1), (2, 4), (3, 10), (5, 10), (4, 16), (10, 10), (17, 11)] {
+            assert!(locates_surely(&Parameters::new(1, s, 0, r_c).unwrap()), "s = {s}, r_c = {r_c}");
+        }
+        assert!(!locates_surely(&Parameters::new(1, 10, 0, 24).unwrap()));
     }
 }

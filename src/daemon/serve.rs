@@ -14,7 +14,7 @@ use super::journal::{self, JournalError};
 use super::report::Reporter;
 use super::tokens::{self, TokenError};
 use crate::client::generator_digest;
-use crate::code::{Family, Form, Generator, GeneratorError};
+use crate::code::{Family, Form, Generator, GeneratorError, locates_surely};
 use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, ReactorError, Stage};
 use crate::wire::{self, Credential, Identity, Plan};
 
@@ -366,6 +366,12 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         first_round = daemon.job.first_round(),
         "ready"
     );
+    if !locates_surely(&plan.parameters) {
+        tracing::warn!(
+            "the groups are so large that the search for liars is not exhaustive: a round with as many liars as the code \
+             corrects may be undecodable; lower job.compression or job.adversaries"
+        );
+    }
     let mut reporter = Reporter::new(plan.parameters.workers());
     let mut give_up: Option<Instant> = None;
     let (mut lost_events, mut journal_errors) = (0, 0);

@@ -5,6 +5,7 @@ use std::fmt;
 use super::quantity::{bytes, grouped};
 use super::refusal::groups;
 use super::{Bottleneck, Choice, Code, PlanInput, PlanReport, RoundTime};
+use crate::code::{Parameters, locates_surely};
 
 /// No line is longer, except those of the configuration.
 const WIDTH: usize = 80;
@@ -228,6 +229,14 @@ fn accuracy(page: &mut Page, report: &PlanReport) {
         page.item("warning", "This is too inaccurate to be of use: take less compression, or smaller groups.");
     } else if lies && accuracy.hidden_early > 1e-2 {
         page.item("warning", "Use rounds.linger_ms, or take less compression: fast liars could hide too much.");
+    }
+    let Code { adversaries, stragglers, compression, .. } = report.chosen().code;
+    if Parameters::new(1, adversaries, stragglers, compression).is_ok_and(|code| !locates_surely(&code)) {
+        page.item(
+            "warning",
+            "The groups are so large that the search for liars is not exhaustive: with as many as the code corrects, a round \
+             may be undecodable. Lower the compression or the bad workers per group.",
+        );
     }
 }
 
