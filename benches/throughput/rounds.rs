@@ -312,7 +312,7 @@ pub fn at_rest(effort: &Effort) -> Table {
     table.push(vec![Cell::Text("CPU ms per second, workers connected and silent".into()), Cell::Figure(figure)]);
     let start = Instant::now();
     let process = cluster.solond.child.id().to_string();
-    let told = Command::new("kill").args(["-TERM", &process]).status().expect("kill runs");
+    let told = Command::new("sh").args(["-c", &format!("kill -TERM {process}")]).status().expect("the shell runs");
     assert!(told.success(), "solond can be told to stop");
     let status = cluster.solond.child.wait().expect("a child");
     assert!(status.success(), "solond ends in peace: {status}");
