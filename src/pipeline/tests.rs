@@ -228,7 +228,10 @@ fn shards_of_a_worker_whose_first_round_is_not_open_yet_wait_until_it_is() {
             cluster.sessions[0].pump(Source::Separate(gradient), None);
             (0..5).for_each(|_| cluster.turn());
         }
-        assert_eq!((board.counted(Counter::ShardsAccepted) - before, board.counted(Counter::Violations)), (accepted, 0));
+        assert_eq!(
+            (board.counted(Counter::ShardsAccepted) - before, board.counted(Counter::Violations)),
+            (accepted, 0)
+        );
         cluster.now += job.deadline();
         (0..5).for_each(|_| cluster.turn());
     }
@@ -249,4 +252,26 @@ fn a_round_that_only_a_liar_began_does_not_keep_the_daemon_from_stopping() {
     let until = cluster.pipeline.timer().expect("the stop has a time");
     cluster.pipeline.step(until);
     assert!(board.stopped());
+}
+
+#[test]
+fn a_round_that_everybody_skipped_ends_by_the_deadline_once_the_next_has_begun() {
+    let job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
+    let mut cluster = Cluster::new(&job, 1);
+    let gradient = &gradients(1, 100, 5)[0];
+    for session in &mut cluster.sessions {
+        session.skip();
+        session.begin().unwrap();
+    }
+    for _ in 0..50 {
+        cluster.sessions.iter_mut().for_each(|session| {
+            session.pump(Source::Separate(gradient), None);
+        });
+        cluster.turn();
+    }
+    assert_eq!(cluster.pipeline.handle.board.closed(), 0);
+    cluster.now += job.deadline();
+    (0..5).for_each(|_| cluster.turn());
+    let count = |counter| cluster.pipeline.handle.board.counted(counter);
+    assert_eq!((count(Counter::RoundsUndecodable), count(Counter::RoundsComplete)), (1, 1));
 }
