@@ -139,6 +139,10 @@ impl Locator {
 
     /// Decides a word, or keeps it until more shards come. The rows in `before` were named when it was judged before.
     fn judge(&mut self, word: Word, before: Rows) {
+        if word.round < self.board.closed() {
+            // It would wait, with the slots of its workers, until the next round is closed; and that may need these slots.
+            return;
+        }
         let at = self.entry(word.round, word.group, word.chunk);
         if self.job.plan.rule == Rule::Mean {
             let rows = word.present;
