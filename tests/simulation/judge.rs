@@ -2,7 +2,6 @@
 //! workers say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,99 +12,12 @@ use solon::transport::Disconnect;
 use solon::wire::{HEADER_BYTES, Report, RoundOutcome, Rule, UndecodableReason, Violation};
 
 use crate::gradients::{Gradients, inexact, norm};
+use crate::model::{Bits, Cell, Round, Seens};
+use crate::oracle::{Failure, Oracle};
 use crate::probes::{Probe, Probes};
 use crate::scenario::{DEADLINE, Habit, Role, Scenario};
 use crate::strategy::Strategy;
 use crate::tap::Seen;
-
-/// What must hold. The promises' numbers are those of `docs/specification.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Oracle {
-    /// P1: the update is the sum; and a round that can be decoded is.
-    Exact,
-    /// P2: nothing is pushed whose checks did not close.
-    Unchecked,
-    /// P3: nobody honest is named.
-    Framed,
-    /// Who lied plainly in a word of all rows is named.
-    Unnamed,
-    /// P4: a round that has begun ends by its deadline.
-    Deadline,
-    /// P5: slots and what points to them are all free again in the end.
-    Leak,
-    /// P6: frames land only in the slots of the worker, session and round that they are of.
-    Gate,
-    /// P7: one shard per worker, round and chunk; the counters add up.
-    Counters,
-    /// P8: all workers get the same bytes.
-    Differs,
-    /// P10: no panic, no endless work.
-    Panic,
-    /// The daemon's report says who was there.
-    Report,
-    /// A worker with a session gets every round, and a cluster within its limits goes on.
-    Stuck,
-    /// An honest worker is not thrown out, and learns with a typed error why its session is over.
-    Thrown,
-}
-
-/// An oracle that does not hold.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    pub oracle: Oracle,
-    pub round: u64,
-    pub tick: u64,
-    pub what: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} in round {} at tick {}: {}", self.oracle, self.round, self.tick, self.what)
-    }
-}
-
-/// Bits of rows.
-type Bits = u64;
-
-/// What is known of one (group, chunk) of a round.
-#[derive(Clone, Copy, Default)]
-struct Cell {
-    /// Rows whose first valid shard came before this tick.
-    before: Bits,
-    /// And in this tick.
-    now: Bits,
-    /// Rows whose first valid shard is wrong beyond doubt.
-    gross: Bits,
-}
-
-impl Cell {
-    fn all(&self) -> Bits {
-        self.before | self.now
-    }
-}
-
-struct Round {
-    cells: Vec<Cell>,
-    /// Per group: who has begun.
-    begun: Vec<Bits>,
-    /// Its time runs since this tick.
-    start: Option<u64>,
-    /// Some shard was wrong by so little that it may be in the update.
-    subtle: bool,
-    closed: Option<(u64, Report)>,
-    update: Option<Vec<f32>>,
-}
-
-/// Counts of what the taps of one daemon saw.
-#[derive(Default)]
-struct Seens {
-    all: u64,
-    corrupt: u64,
-    distinct: u64,
-    bytes: u64,
-    violations: u64,
-    closes: u64,
-}
 
 /// Keeps the model and compares.
 pub struct Judge {
@@ -242,10 +154,12 @@ impl Judge {
         state.cells[cell_at].gross |= if gross { bit } else { 0 };
         state.subtle |= subtle;
         state.begun[place.group] |= bit;
-        if round == closed && state.start.is_none() && state.begun[place.group].count_ones() >= needed {
-            state.start = Some(tick);
-        }
+        let begins = round >= closed && state.begun[place.group].count_ones() >= needed;
         let late = state.closed.is_some();
+        if begins {
+            // Also if it is a later one: somebody honest is past the open one.
+            self.round(closed).start.get_or_insert(tick);
+        }
         if round > closed {
             self.probes.hit(Probe::TwoRoundsAtOnce);
         }
@@ -276,7 +190,7 @@ impl Judge {
         encode(&job.generator, row, &gradients[group][chunk.range()], &mut shard);
         let sent = payload.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four")));
         let off = norm(sent.zip(&shard).map(|(sent, honest)| f64::from(sent) - f64::from(*honest)));
-        let gross = !(off <= 0.2 * largest + 1e-30);
+        let gross = off.is_nan() || off > 0.2 * largest + 1e-30;
         (gross, !gross && off > 0.0)
     }
 
@@ -284,7 +198,10 @@ impl Judge {
     fn owe(&mut self, round: u64, group: usize, chunk: usize) {
         let plan = &self.scenario.job.plan;
         let (r, chunks, window) = (plan.parameters.redundancy(), plan.layout.chunks(), u64::from(plan.window));
-        if plan.rule == Rule::Mean || !self.scenario.is_within(group) || round < self.born.max(self.closed.saturating_sub(window)) {
+        if plan.rule == Rule::Mean
+            || !self.scenario.is_within(group)
+            || round < self.born.max(self.closed.saturating_sub(window))
+        {
             return;
         }
         let Some(state) = self.rounds.get(&round) else { return };
@@ -332,7 +249,11 @@ impl Judge {
                 if let Role::Honest(habit) = role
                     && habit != Habit::Freezes
                 {
-                    self.fail(Oracle::Thrown, self.closed, format!("worker {worker} reads, and was ended for not reading"));
+                    self.fail(
+                        Oracle::Thrown,
+                        self.closed,
+                        format!("worker {worker} reads, and was ended for not reading"),
+                    );
                 }
             }
             Event::Closed { round, report, .. } => self.close(*round, report),
@@ -381,7 +302,9 @@ impl Judge {
         self.probe(report);
         let state = self.round(round);
         let (cells, tick) = (state.cells.clone(), self.tick);
-        let count = |group: usize, chunk: usize, of: fn(&Cell) -> Bits| of(&cells[group * chunks + chunk]).count_ones() as usize;
+        let count = |group: usize, chunk: usize, of: fn(&Cell) -> Bits| {
+            of(&cells[group * chunks + chunk]).count_ones() as usize
+        };
         for worker in 0..scenario.workers() {
             let place = p.place(worker);
             let here = |of: fn(&Cell) -> Bits| {
@@ -391,7 +314,11 @@ impl Judge {
             let said = (report.absent.contains(worker), report.late.contains(worker));
             let possible = |count: usize| said == (count == 0, count > 0 && count < chunks);
             if !(least..=most).any(possible) {
-                self.fail(Oracle::Report, round, format!("{least} to {most} shards of worker {worker} came: {report:?}"));
+                self.fail(
+                    Oracle::Report,
+                    round,
+                    format!("{least} to {most} shards of worker {worker} came: {report:?}"),
+                );
             }
         }
         match report.outcome {
@@ -411,7 +338,8 @@ impl Judge {
                 let honest = |row: &usize| scenario.is_honest(group * p.redundancy() + row);
                 let came = (0..p.redundancy()).filter(|row| cell.before >> row & 1 == 1).filter(honest).count();
                 if came >= p.agreement() && scenario.is_within(group) {
-                    let what = format!("{came} honest shards came in time for group {group}, chunk {chunk}, but: {reason}");
+                    let what =
+                        format!("{came} honest shards came in time for group {group}, chunk {chunk}, but: {reason}");
                     self.fail(Oracle::Exact, round, what);
                 }
             }
@@ -423,17 +351,20 @@ impl Judge {
         }
         // The next round's time runs from now, if it has begun.
         let needed = p.adversaries() as u32 + 1;
-        let next = self.round(round + 1);
-        if next.begun.iter().any(|rows| rows.count_ones() >= needed) {
-            next.start = Some(tick);
-        }
+        let has_begun = |(_, state): (&u64, &Round)| state.begun.iter().any(|rows| rows.count_ones() >= needed);
+        let begun = self.rounds.range(round + 1..).any(has_begun);
+        self.round(round + 1).start = begun.then_some(tick);
     }
 
     fn probe(&mut self, report: &Report) {
         match report.outcome {
             RoundOutcome::Complete => {}
-            RoundOutcome::Undecodable { reason: UndecodableReason::TooFew { .. }, .. } => self.probes.hit(Probe::Starved),
-            RoundOutcome::Undecodable { reason: UndecodableReason::Disagree { .. }, .. } => self.probes.hit(Probe::Disagree),
+            RoundOutcome::Undecodable { reason: UndecodableReason::TooFew { .. }, .. } => {
+                self.probes.hit(Probe::Starved)
+            }
+            RoundOutcome::Undecodable { reason: UndecodableReason::Disagree { .. }, .. } => {
+                self.probes.hit(Probe::Disagree)
+            }
         }
         if !report.late_liars.is_empty() {
             self.probes.hit(Probe::LateLie);
@@ -502,7 +433,9 @@ impl Judge {
             return self.probes.hit(Probe::Stopped);
         }
         let doubled = self.scenario.faults[worker].is_some_and(|faults| faults.duplicate > 0.0);
-        if (excuse.is_none() && !doubled) || why != Lost::Connection(Disconnect::Closed) {
+        // While slots are short, who was frozen may be ended when it has begun to read again.
+        let freezes = self.scenario.roles[worker] == Role::Honest(Habit::Freezes);
+        if (excuse.is_none() && !doubled && !freezes) || why != Lost::Connection(Disconnect::Closed) {
             self.fail(Oracle::Thrown, self.closed, format!("worker {worker} lost its session: {why} ({excuse:?})"));
         }
     }
@@ -527,7 +460,11 @@ impl Judge {
             }
         }
         if accepted > distinct {
-            self.fail(Oracle::Counters, self.closed, format!("{accepted} accepted, but {distinct} different ones came"));
+            self.fail(
+                Oracle::Counters,
+                self.closed,
+                format!("{accepted} accepted, but {distinct} different ones came"),
+            );
         }
         if board.closed() != self.closed {
             self.fail(Oracle::Counters, self.closed, format!("the board says {} is open", board.closed()));
@@ -556,7 +493,11 @@ impl Judge {
         if let Some((at, _)) = self.rounds.get(&round).and_then(|state| state.closed)
             && self.tick > at + patience
         {
-            self.fail(Oracle::Stuck, round, format!("worker {worker} still waits for it, {} ticks after", self.tick - at));
+            self.fail(
+                Oracle::Stuck,
+                round,
+                format!("worker {worker} still waits for it, {} ticks after", self.tick - at),
+            );
         }
     }
 

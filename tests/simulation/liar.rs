@@ -209,7 +209,9 @@ impl Liar {
         let set: Vec<usize> = framers.iter().chain(&honest[..wanted]).copied().collect();
         let norms: Vec<f64> = set
             .iter()
-            .map(|row| crate::gradients::norm(self.honest(view, round, chunk, Some(*row)).iter().map(|x| f64::from(*x))))
+            .map(|row| {
+                crate::gradients::norm(self.honest(view, round, chunk, Some(*row)).iter().map(|x| f64::from(*x)))
+            })
             .collect();
         let mut sorted = norms;
         sorted.sort_by(|a, b| b.total_cmp(a));
@@ -229,6 +231,12 @@ impl Liar {
                 let attack = self.dice.below(Attack::ALL.len() as u64) as usize;
                 self.lie(view, round, chunk, attack)
             }
+            Strategy::Noise => {
+                let group = view.scenario.job.plan.parameters.place(self.worker as usize).group;
+                let largest = view.gradients.of(round)[group].iter().fold(1e-3f32, |most, x| most.max(x.abs()));
+                let width = view.scenario.job.plan.layout.chunk(chunk).width;
+                (0..width).map(|_| 3.0 * largest * self.dice.normal() as f32).collect()
+            }
             Strategy::Framing => self.framed(view, round, chunk),
             Strategy::KnownSeed => {
                 let mut shard = self.honest(view, round, chunk, None);
@@ -237,7 +245,9 @@ impl Liar {
                 algebra::hide_from(&[0; 32], view.scenario.job.projections, &mut shard, &mut dice);
                 shard
             }
-            Strategy::EquivocateLieFirst | Strategy::OldRounds | Strategy::FutureRounds => self.gross(view, round, chunk),
+            Strategy::EquivocateLieFirst | Strategy::OldRounds | Strategy::FutureRounds => {
+                self.gross(view, round, chunk)
+            }
             _ if self.dice.chance(0.3) => self.gross(view, round, chunk),
             _ => self.honest(view, round, chunk, None),
         }
@@ -288,7 +298,11 @@ impl Liar {
             Strategy::HalfThenSilence if 2 * chunk >= chunks => {}
             Strategy::Silent => {}
             Strategy::EquivocateLieSecond | Strategy::EquivocateLieFirst => {
-                let first = if self.strategy == Strategy::EquivocateLieFirst { shard } else { self.honest(view, round, chunk, None) };
+                let first = if self.strategy == Strategy::EquivocateLieFirst {
+                    shard
+                } else {
+                    self.honest(view, round, chunk, None)
+                };
                 let second = if self.strategy == Strategy::EquivocateLieFirst {
                     self.honest(view, round, chunk, None)
                 } else {
@@ -363,7 +377,8 @@ impl Liar {
                 self.raw(view, &frame);
             }
             Strategy::Garbage if bad => {
-                let mut bytes = b"GET / HTTP/1.1\r\nHost: solond\r\nUser-Agent: a scanner\r\nAccept: */*\r\n\r\n".to_vec();
+                let mut bytes =
+                    b"GET / HTTP/1.1\r\nHost: solond\r\nUser-Agent: a scanner\r\nAccept: */*\r\n\r\n".to_vec();
                 if self.dice.chance(0.5) {
                     // A header that is right but for its version or reserved bytes.
                     bytes = header_bytes(header, &[]).to_vec();

@@ -100,7 +100,8 @@ impl Scenario {
             let weak = if !crowd && c >= 2 && dice.chance(0.05) { e + 1 } else { dice.between(0, most) };
             for _ in 0..weak {
                 let crash = Habit::Crash(dice.below(rounds));
-                let habits = [Habit::Slow, Habit::Slow, Habit::Absent, crash, Habit::Flaky, Habit::Flaky, Habit::Freezes];
+                let habits =
+                    [Habit::Slow, Habit::Slow, Habit::Absent, crash, Habit::Flaky, Habit::Flaky, Habit::Freezes];
                 roles[take(&mut dice)] = Role::Honest(dice.pick(&habits));
             }
         }
@@ -124,7 +125,11 @@ impl Scenario {
             .map(|worker| Quality {
                 base: if matches!(roles[worker], Role::Liar(_)) { 0 } else { dice.pick(&[0, 0, 0, 1, 1, 2, 6]) },
                 jitter: if matches!(roles[worker], Role::Liar(_)) { 0 } else { dice.pick(&[0, 0, 1, 3]) },
-                capacity: if roles[worker] == Role::Liar(Strategy::NeverReads) { largest } else { 24 * largest },
+                capacity: match roles[worker] {
+                    Role::Liar(Strategy::NeverReads) => 200,
+                    Role::Honest(Habit::Freezes) => 2 * largest,
+                    _ => 24 * largest,
+                },
                 torn: dice.chance(0.3),
             })
             .collect();
@@ -152,6 +157,8 @@ impl Scenario {
         let mut dice = Dice::new(seed, "calm", 0, 0);
         scenario.job.plan.rule = Rule::Solon;
         scenario.job.linger = scenario.job.deadline();
+        // A round trip per shard would not fit into the deadline.
+        scenario.job.plan.credits = 32;
         let parameters = scenario.job.plan.parameters;
         for group in 0..parameters.groups() {
             let of = &mut scenario.roles[group * parameters.redundancy()..][..parameters.redundancy()];
@@ -166,6 +173,7 @@ impl Scenario {
                 }
             }
         }
+        scenario.quality.iter_mut().for_each(|quality| quality.capacity = 1 << 20);
         scenario.faults.fill(None);
         scenario.restart = None;
         scenario
@@ -266,7 +274,10 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         linger: if dice.chance(0.4) { deadline } else { Duration::ZERO },
         write_deadline: TICK * dice.between(20, 60) as u32,
         updates: dice.pick(&[1, 2, 4, 8]),
-        secret: { secret[8..16].copy_from_slice(&seed.to_le_bytes()); secret },
+        secret: {
+            secret[8..16].copy_from_slice(&seed.to_le_bytes());
+            secret
+        },
         resume: None,
     }
 }

@@ -67,7 +67,9 @@ impl Gate<'_> {
             header if header.worker != self.owner => Some("in another worker's name"),
             header if header.chunk as usize >= layout.chunks() => Some("of a chunk that does not exist"),
             header if header.round >= self.rules.board.closed() + self.rules.window => Some("of a future round"),
-            header if room != 4 * width(header.chunk) || room != header.payload_bytes as usize => Some("not its length"),
+            header if room != 4 * width(header.chunk) || room != header.payload_bytes as usize => {
+                Some("not its length")
+            }
             _ => None,
         }
     }

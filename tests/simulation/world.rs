@@ -13,9 +13,10 @@ use solon::wire::{HEADER_BYTES, Resume, Welcome};
 use crate::dice::Dice;
 use crate::gradients::Gradients;
 use crate::honest::Honest;
-use crate::judge::{Failure, Judge, Oracle};
+use crate::judge::Judge;
 use crate::liar::Liar;
 use crate::network::{Link, TICK};
+use crate::oracle::{Failure, Oracle};
 use crate::probes::{Probe, Probes};
 use crate::scenario::{DEADLINE, Role, Scenario};
 use crate::strategy::Strategy;
@@ -72,7 +73,8 @@ impl Net {
         let (link, mut daemon, connection) = Link::new(quality, dice, limits.outbound);
         if let Some(faults) = self.scenario.faults[index].filter(|_| !view.draining) {
             let seed = self.scenario.weather.wrapping_mul(31).wrapping_add(session);
-            daemon.inbound = Box::new(Faulty::new(daemon.inbound, faults, seed, limits.shard_slot_bytes - HEADER_BYTES));
+            daemon.inbound =
+                Box::new(Faulty::new(daemon.inbound, faults, seed, limits.shard_slot_bytes - HEADER_BYTES));
         }
         let rules = Rules {
             job: job.number,
@@ -81,7 +83,8 @@ impl Net {
             board: self.handle.board.clone(),
         };
         let inner = daemon.inbound;
-        daemon.inbound = Box::new(Tap { inner, owner: worker, session, rules, log: self.log.clone(), buffer: Vec::new() });
+        daemon.inbound =
+            Box::new(Tap { inner, owner: worker, session, rules, log: self.log.clone(), buffer: Vec::new() });
         if !self.handle.admit(worker, session, daemon) {
             link.cut(true);
             return None;
