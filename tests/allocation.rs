@@ -176,7 +176,11 @@ fn let_in(listener: &TcpListener, job: &Job, handle: &Handle) {
         let worker = hello.identity.worker;
         let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
         stream.write_all(&welcome_frame(&welcome, &credentials[0], &challenge, &hello.nonce)).unwrap();
-        assert!(handle.admit(worker, session, tcp::connection(stream, 64).unwrap()));
+        assert!(handle.admit(
+            worker,
+            session,
+            tcp::connection(stream, 64, std::time::Duration::from_secs(10)).unwrap()
+        ));
     }
 }
 

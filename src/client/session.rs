@@ -139,9 +139,11 @@ impl Session {
         Ok(round)
     }
 
-    /// Lets the next round pass without a gradient of this worker.
+    /// Lets the oldest round pass without a gradient of this worker, if it was not submitted.
     pub fn skip(&mut self) {
-        self.next_round += 1;
+        if self.landed.oldest == Some(self.next_round) {
+            self.next_round += 1;
+        }
     }
 
     /// Gives up the submission that was begun; its remaining chunks are absent.

@@ -190,8 +190,10 @@ impl Worker {
         let deadline = Instant::now() + options.join_timeout;
         let (stream, welcome) = handshake(options, last, deadline)?;
         let plan = welcome.plan;
+        // The daemon may leave what belongs to a later round unread until the rounds before it have ended.
+        let patience = plan.window * Duration::from_millis(u64::from(plan.deadline_ms)) + Duration::from_secs(10);
         // Every credit, and the leave.
-        let connection = tcp::connection(stream, plan.credits as usize + 1).map_err(JoinError::Local)?;
+        let connection = tcp::connection(stream, plan.credits as usize + 1, patience).map_err(JoinError::Local)?;
         let session = Session::new(connection, welcome, Identity::new(&options.job, options.worker).job)?;
         let poll = Poll::new().map_err(JoinError::Local)?;
         let (inbound, outbound) = session.halves();
@@ -367,7 +369,7 @@ impl Worker {
         })
     }
 
-    /// Lets the next round pass without a gradient of this worker, and takes its update.
+    /// Takes the update of the oldest round that was not collected; if this worker has not submitted to it, it never will.
     ///
     /// # Errors
     /// As [`Worker::wait`].

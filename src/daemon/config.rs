@@ -25,7 +25,7 @@ pub use problem::{Place, Problem};
 pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, ROWS_MAX};
-use crate::wire::WORKERS_MAX;
+use crate::wire::{CHUNKS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -250,7 +250,9 @@ impl Door {
         let frame = welcome_frame(&welcome, &self.credentials[worker as usize], &visitor.nonce, &hello.nonce);
         let Visitor { stream, .. } = visitor;
         let outbound = Limits::of(&plan, self.job.updates).outbound;
-        let connection = (&stream).write_all(&frame).and_then(|()| tcp::connection(stream, outbound));
+        // The pusher's own deadline comes first, and says why.
+        let patience = self.job.write_deadline + Duration::from_secs(5);
+        let connection = (&stream).write_all(&frame).and_then(|()| tcp::connection(stream, outbound, patience));
         match connection {
             Ok(connection) => {
                 self.joined[worker as usize] = Some(now);

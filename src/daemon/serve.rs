@@ -395,7 +395,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         if signal.load(Ordering::Relaxed) && give_up.is_none() {
             tracing::info!("stopping: the round that has begun ends first");
             daemon.handle.request_stop();
-            give_up = Some(now + daemon.job.deadline() + Duration::from_secs(1));
+            // Its deadline, what every worker has to take what was pushed, and to leave.
+            give_up = Some(now + daemon.job.deadline() + 2 * daemon.job.write_deadline + Duration::from_secs(1));
         }
         // Looked for before `stopped`: a thread that ends because the daemon stops is no surprise.
         let died = daemon.died();
@@ -407,7 +408,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             return Err(error);
         }
         if give_up.is_some_and(|limit| now >= limit) {
-            tracing::warn!("the open round did not end in time: it is given up");
+            tracing::warn!("the open round did not end, or not everybody took its update, in time: given up");
             break;
         }
         std::thread::sleep(LOOK);

@@ -174,7 +174,7 @@ mod tests {
         let path = directory.path().join("report.html");
         write(&made_up(), &path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), html(&made_up()));
-        // To look at it: SOLON_REPORT=/tmp/report.html cargo test --lib the_file_is
+        // To look at it: SOLON_REPORT=report.html cargo test --lib the_file_is
         if let Some(path) = std::env::var_os("SOLON_REPORT") {
             write(&made_up(), Path::new(&path)).unwrap();
         }

@@ -191,7 +191,7 @@ impl Demo {
         ];
         if !self.killed.is_empty() {
             let who: Vec<String> = self.killed.iter().map(usize::to_string).collect();
-            settings.push(setting("killed", format!("workers {} after step {}", who.join(", "), self.steps / 2)));
+            settings.push(setting("killed", format!("workers {} after step {}", who.join(", "), self.kill_after())));
         }
         settings
     }
@@ -199,6 +199,11 @@ impl Demo {
     /// What is going to be run, to be shown.
     pub fn settings_shown(&self) -> &[Setting] {
         &self.report.settings
+    }
+
+    /// The step after which workers are killed.
+    fn kill_after(&self) -> u64 {
+        (self.steps / 2).max(1)
     }
 
     /// Runs all legs.
@@ -340,7 +345,7 @@ impl Demo {
                         }
                         told[at] += 1;
                     }
-                    let kill = kind == LegKind::AttackedSolon && said.step == self.steps / 2;
+                    let kill = kind == LegKind::AttackedSolon && said.step == self.kill_after();
                     if worker == self.reporter && kill {
                         self.killed.iter().for_each(|worker| processes.kill(*worker));
                     }

@@ -214,13 +214,16 @@ impl Assembler {
     }
 
     /// Somebody began a round. Its time runs once s + 1 workers of a group have: one of them at least is honest, so that a liar
-    /// cannot start the clock while honest workers still compute.
+    /// cannot start the clock while honest workers still compute. With it runs that of the rounds before: somebody honest is past
+    /// them, and it may be that nobody sends for them any more.
     fn begin(&mut self, round: u64, group: usize, row: usize, now: Instant) {
         let needed = self.job.plan.parameters.adversaries() + 1;
         let state = self.round(round);
         state.begun[group].insert(row);
         if state.since.is_none() && state.begun[group].count() >= needed {
-            state.since = Some(now);
+            for earlier in self.first..=round {
+                self.round(earlier).since.get_or_insert(now);
+            }
         }
     }
 
@@ -232,7 +235,7 @@ impl Assembler {
         if present < needed {
             return;
         }
-        if linger.is_zero() || self.board.connected(word.group as usize).is_subset(word.present) {
+        if linger.is_zero() || self.board.expected(word.group as usize, word.round).is_subset(word.present) {
             self.send(at, index);
         } else if present == needed {
             self.lingering.push_back(Lingering { due: now + linger, round: word.round, at });
@@ -279,7 +282,7 @@ impl Assembler {
                 let lingering = self.lingering[place];
                 let Some(index) = self.still_open(&lingering) else { continue };
                 let word = self.open[index as usize].as_ref().expect("an open entry points to a word");
-                if self.connected[word.group as usize].is_subset(word.present) {
+                if self.board.expected(word.group as usize, word.round).is_subset(word.present) {
                     self.send(lingering.at, index);
                     busy = true;
                 }

@@ -75,6 +75,8 @@ pub struct Board {
     digests: [AtomicU64; 2],
     grants: Box<[AtomicU64]>,
     connected: Box<[AtomicU64]>,
+    /// Per worker: the first round that its session takes part in.
+    ready_from: Box<[AtomicU64]>,
     tallies: Box<[Tally]>,
     late_liars: [AtomicU64; WORKERS_MAX / 64],
     counters: [AtomicU64; COUNTERS],
@@ -113,6 +115,7 @@ impl Board {
             digests: zeros(),
             grants: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
             connected: (0..parameters.groups()).map(|_| AtomicU64::new(0)).collect(),
+            ready_from: (0..parameters.workers()).map(|_| AtomicU64::new(u64::MAX)).collect(),
             tallies: (0..2 * job.plan.window as usize).map(tally).collect(),
             late_liars: zeros(),
             counters: zeros(),
@@ -159,8 +162,8 @@ impl Board {
             }
             let round = closed - 1;
             let digest = self.digests[(round % 2) as usize].load(Ordering::Acquire);
-            // The place is written again only for the round after next.
-            if self.closed() <= closed + 1 {
+            // Else a round was closed meanwhile, and the next one may be writing to this place.
+            if self.closed() == closed {
                 return Some(Resume { round, digest });
             }
         }
@@ -169,6 +172,17 @@ impl Board {
     /// Which rows of a group have a session.
     pub fn connected(&self, group: usize) -> Rows {
         Rows::from_bits(self.connected[group].load(Ordering::Relaxed))
+    }
+
+    /// Which rows of a group have a session that takes part in `round`.
+    pub(super) fn expected(&self, group: usize, round: u64) -> Rows {
+        let from = |row: usize| self.ready_from[group * self.redundancy + row].load(Ordering::Relaxed);
+        self.connected(group).iter().filter(|row| from(*row) <= round).collect()
+    }
+
+    /// The session of `worker` takes part from this round on; `u64::MAX`: it is not said yet.
+    pub(super) fn set_ready_from(&self, worker: usize, round: u64) {
+        self.ready_from[worker].store(round, Ordering::Relaxed);
     }
 
     pub(super) fn set_connected(&self, worker: usize, connected: bool) {

@@ -89,6 +89,11 @@ impl Decoder {
             return;
         }
         let (place, group) = (self.place(word.round, word.chunk), word.group as usize);
+        if let Some(stale) = self.index[place].filter(|index| self.gathers[*index as usize].round != word.round) {
+            // Of a round that was closed since this step began.
+            self.complete.retain(|complete| *complete != stale);
+            self.discard(stale);
+        }
         let index = match self.index[place] {
             Some(index) => index,
             None => {

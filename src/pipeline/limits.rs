@@ -46,6 +46,8 @@ impl Limits {
         let chunk = (plan.layout.compression() * width).min(plan.layout.dimension());
         // One report per open round, and one in each queue that is not read for as long.
         let reports = 2 * window;
+        // As many slots of both kinds: they are of one size.
+        let updates = updates.max(reports);
         // Per open round: its deadline, and one word that starved.
         let deadlines = 2 * window;
         Limits {
@@ -84,6 +86,6 @@ impl Limits {
 
     /// Bytes of slots for updates and reports.
     pub fn update_bytes(&self) -> usize {
-        2 * self.updates.max(self.reports) * self.update_slot_bytes.next_multiple_of(64)
+        2 * self.updates * self.update_slot_bytes.next_multiple_of(64)
     }
 }

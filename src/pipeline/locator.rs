@@ -21,7 +21,6 @@ const MESSAGES_PER_STEP: usize = 16;
 pub struct Locator {
     job: Arc<Job>,
     board: Arc<Board>,
-    lane: usize,
     lanes: usize,
     words: Consumer<ToLocator>,
     decoder: Producer<ToDecoder>,
@@ -103,7 +102,6 @@ impl Locator {
         Locator {
             job: job.clone(),
             board,
-            lane,
             lanes,
             words,
             decoder,
@@ -154,6 +152,10 @@ impl Locator {
 
     /// Decides a word, or keeps it until more shards come.
     fn judge(&mut self, word: Word) {
+        if word.round < self.board.closed() {
+            // It would wait, with the slots of its workers, until the next round is closed; and that may need these slots.
+            return;
+        }
         let at = self.entry(word.round, word.group, word.chunk);
         if self.job.plan.rule == Rule::Mean {
             let rows = word.present;
@@ -245,7 +247,9 @@ impl Locator {
         let worker = self.job.plan.parameters.worker(Place { group: group as usize, row });
         if round >= self.board.closed() {
             self.board.lied(round, worker);
-        } else {
+        }
+        // Also if the round was closed just now, and its report may have been written without this.
+        if round < self.board.closed() {
             self.board.lied_late(worker);
         }
     }
@@ -343,7 +347,6 @@ impl Stage for Locator {
     }
 
     fn name(&self) -> &'static str {
-        let _ = self.lane;
         "locate"
     }
 }

@@ -331,7 +331,7 @@ impl Pipeline {
         let board = Arc::new(Board::new(&job));
         let shards = Slab::new(workers, limits.credits, limits.shard_slot_bytes, vec![bells.receiver.clone()]);
         let update_bells = bells.decoders.iter().chain([&bells.pusher]).cloned().collect();
-        let updates = Slab::new(2, limits.updates.max(limits.reports), limits.update_slot_bytes, update_bells);
+        let updates = Slab::new(2, limits.updates, limits.update_slot_bytes, update_bells);
         let events = Arc::new(ArrayQueue::new(limits.events));
 
         let (inbound, admitted_in) = ring(limits.admissions, bells.receiver.clone());

@@ -42,7 +42,8 @@ pub struct Pusher {
     journal: Option<File>,
     /// The round that was open when a stop was asked for, and until when it may go on.
     stopping: Option<(u64, Instant)>,
-    said_closing: bool,
+    /// Since everybody was told that the daemon stops: until when they may take their leave.
+    closing: Option<Instant>,
     /// Credits are told in lots of half of what a worker can have: a worker that is woken for each of them sends one shard and
     /// sleeps again. Nobody waits for the other half for ever: all have sent what the slowest worker has sent, so
     /// its words are decided and it gets every slot back.
@@ -58,6 +59,8 @@ struct Peer {
     writable: bool,
     /// Frames are waiting, and none of their bytes has left since.
     stalled: Option<Instant>,
+    /// It was told that the daemon stops.
+    dismissed: bool,
 }
 
 #[derive(Clone)]
@@ -98,7 +101,7 @@ impl Pusher {
             first,
             journal: None,
             stopping: None,
-            said_closing: false,
+            closing: None,
         }
     }
 
@@ -138,7 +141,9 @@ impl Pusher {
         }
         // Nothing is for it before it is ready.
         let from = u64::MAX;
-        self.peers[index] = Some(Peer { outbound, session, from, granted: 0, writable: true, stalled: None });
+        self.board.set_ready_from(index, from);
+        self.peers[index] =
+            Some(Peer { outbound, session, from, granted: 0, writable: true, stalled: None, dismissed: false });
     }
 
     /// Tells a worker from which round on it gets every chunk: the first of which no chunk is out, here and in all later ones. Not
@@ -155,6 +160,7 @@ impl Pusher {
             return;
         }
         peer.from = from;
+        self.board.set_ready_from(index, from);
         let header = Header { job: self.job.number, session: self.job.epoch, round: from, ..Header::new(Kind::Ready) };
         let queued = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
         debug_assert!(queued.is_ok(), "the queue of a new connection is empty");
@@ -335,16 +341,20 @@ impl Pusher {
         if begun && self.first == open && context.now < until {
             return false;
         }
-        if !std::mem::replace(&mut self.said_closing, true) {
-            let header = Header { job: self.job.number, session: self.job.epoch, ..Header::new(Kind::Closing) };
-            for peer in self.peers.iter_mut().flatten() {
-                // Who does not get it learns it from the end of the connection.
-                let _ = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
-                let _ = peer.outbound.flush(context.now);
-            }
+        let header = Header { job: self.job.number, session: self.job.epoch, ..Header::new(Kind::Closing) };
+        // Those too who came meanwhile.
+        for peer in self.peers.iter_mut().flatten().filter(|peer| !peer.dismissed) {
+            peer.dismissed = true;
+            // Who does not get it learns it from the end of the connection.
+            let _ = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
+            let _ = peer.outbound.flush(context.now);
         }
-        // Everybody gets what was pushed, or was found not to be reading.
-        if self.peers.iter().flatten().any(|peer| peer.outbound.queued() > 0) {
+        // Everybody gets what was pushed, or was found not to be reading. A worker that has got the good-bye ends its session; to
+        // end it before, with something of its unread, would throw away what is still under way to it.
+        let until = *self.closing.get_or_insert(context.now + self.job.write_deadline);
+        let connected = (0..self.job.plan.parameters.groups()).any(|group| !self.board.connected(group).is_empty());
+        let queued = self.peers.iter().flatten().any(|peer| peer.outbound.queued() > 0);
+        if queued || connected && context.now < until {
             return false;
         }
         self.board.set_stopped();
@@ -413,7 +423,7 @@ impl Stage for Pusher {
     fn timer(&self) -> Option<Instant> {
         let limit = self.patience();
         let stalled = self.peers.iter().flatten().filter_map(|peer| Some(peer.stalled? + limit));
-        let stop = self.stopping.filter(|_| !self.board.stopped()).map(|(_, until)| until);
+        let stop = self.closing.or(self.stopping.map(|(_, until)| until)).filter(|_| !self.board.stopped());
         stalled.chain(stop).min()
     }
 

@@ -153,6 +153,8 @@ impl Receiver {
         }
         peer.inbound.close();
         self.board.set_connected(index, false);
+        // Words may wait for this worker.
+        self.assembler.ring();
         if let Disconnect::Violation(_) = why {
             self.board.count(Counter::Violations, 1);
         }

@@ -36,6 +36,11 @@ impl<T> Producer<T> {
         Ok(())
     }
 
+    /// Wakes the consumer, though no value is handed over.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
     /// Hands over a value through a ring that has room for every value there can be (`Limits` says why).
     ///
     /// # Panics

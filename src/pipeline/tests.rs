@@ -265,6 +265,14 @@ fn a_round_that_only_a_liar_began_does_not_keep_the_daemon_from_stopping() {
     assert!(!board.stopped(), "a round that has begun may come to its end");
     let until = cluster.pipeline.timer().expect("the stop has a time");
     cluster.pipeline.step(until);
+    // All but one take their leave; the daemon does not wait for that one for ever.
+    for session in &mut cluster.sessions[1..] {
+        assert_eq!(session.drive(until, None), Err(crate::client::Lost::Stopped));
+    }
+    while cluster.pipeline.step(until) == Progress::Busy {}
+    assert!(!board.stopped());
+    let until = cluster.pipeline.timer().expect("the leave has a time");
+    cluster.pipeline.step(until);
     assert!(board.stopped());
 }
 
@@ -280,4 +288,58 @@ fn nobody_is_named_when_the_honest_gradient_itself_is_not_finite() {
     assert_eq!(cluster.pipeline.handle.board.counted(Counter::Lies), 0);
     let named = cluster.round(&gradients(1, 100, 2), &[], &[5]).into_iter().flatten().map(|(_, report)| report);
     assert!(named.into_iter().all(|report| !report.liars.contains(0) && !report.late_liars.contains(0)));
+}
+
+#[test]
+fn a_round_that_everybody_skipped_ends_by_the_deadline_once_the_next_has_begun() {
+    let job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
+    let mut cluster = Cluster::new(&job, 1);
+    let gradient = &gradients(1, 100, 5)[0];
+    for session in &mut cluster.sessions {
+        session.skip();
+        session.begin().unwrap();
+    }
+    for _ in 0..50 {
+        cluster.sessions.iter_mut().for_each(|session| {
+            session.pump(Source::Separate(gradient), None);
+        });
+        cluster.turn();
+    }
+    assert_eq!(cluster.pipeline.handle.board.closed(), 0);
+    cluster.now += job.deadline();
+    (0..5).for_each(|_| cluster.turn());
+    let count = |counter| cluster.pipeline.handle.board.counted(counter);
+    assert_eq!((count(Counter::RoundsUndecodable), count(Counter::RoundsComplete)), (1, 1));
+}
+
+#[test]
+fn a_word_that_comes_to_the_locator_after_its_round_was_closed_holds_no_slots() {
+    let mut job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
+    job.plan.credits = 1;
+    let mut cluster = Cluster::new(&job, 1);
+    let gradient = &gradients(1, 100, 5)[0];
+    let context = Context { now: cluster.now, registry: None };
+    cluster.sessions.iter_mut().for_each(|session| assert_eq!(session.begin(), Ok(0)));
+    let send = |cluster: &mut Cluster, workers: usize| {
+        for (worker, session) in cluster.sessions.iter_mut().enumerate().take(workers) {
+            session.drive(context.now, None).unwrap();
+            let mut lie = |_, _, shard: &mut [f32]| shard.iter_mut().for_each(|x| *x = -2.0 * *x + 1.0);
+            let tamper: Option<crate::client::Tamper<'_>> = ([0, 2].contains(&worker)).then_some(&mut lie);
+            session.pump(Source::Separate(gradient), tamper);
+            session.drive(context.now, None).unwrap();
+        }
+        cluster.pipeline.receiver.step(&context);
+        cluster.pipeline.assembler.step(&context);
+    };
+    // Chunk 0 fails; before anybody knows, chunk 1 has shards enough to try.
+    send(&mut cluster, 4);
+    cluster.pipeline.locators[0].step(&context);
+    cluster.pipeline.receiver.step(&context);
+    cluster.pipeline.pusher.step(&context);
+    send(&mut cluster, 3);
+    cluster.pipeline.decoders[0].step(&context);
+    cluster.pipeline.pusher.step(&context);
+    assert_eq!(cluster.pipeline.handle.board.closed(), 1);
+    while cluster.pipeline.step(context.now) == Progress::Busy {}
+    assert_eq!(cluster.pipeline.held(), 0);
 }

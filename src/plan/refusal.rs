@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Code, PlanInput, Size, layout};
 use crate::code::{Parameters, ROWS_MAX};
 use crate::daemon::settings::{Kind, SETTINGS};
-use crate::wire::WORKERS_MAX;
+use crate::wire::{CHUNKS_MAX, WORKERS_MAX};
 
 /// Why there can be no such job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -135,7 +135,7 @@ pub(super) fn code(size: Size, adversaries: usize, stragglers: usize, compressio
 /// Can the chunks be counted on the wire? If not, how many there would be.
 pub(super) fn chunks(input: &PlanInput, compression: usize) -> Result<(), usize> {
     let chunks = layout(input, compression).chunks();
-    if u32::try_from(chunks).is_ok() { Ok(()) } else { Err(chunks) }
+    if chunks <= CHUNKS_MAX as _ { Ok(()) } else { Err(chunks) }
 }
 
 pub(super) fn range(name: &str) -> (usize, usize) {
@@ -225,7 +225,7 @@ impl fmt::Display for Refusal {
             Bound::Chunks { chunks } => write!(
                 f,
                 "the gradient would have {chunks} chunks: at most {} can be counted; raise the chunk width",
-                u32::MAX
+                CHUNKS_MAX
             ),
         }?;
         if !self.other_workers.is_empty() {

@@ -10,12 +10,13 @@ use crate::wire::{HEADER_BYTES, Header, Kind, Violation, header_bytes, seal};
 
 const PAYLOAD: usize = 40_000;
 const QUEUE: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn tcp_pair() -> (Connection, Connection) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (here, _) = listener.accept().unwrap();
-    (tcp::connection(here, QUEUE).unwrap(), tcp::connection(there, QUEUE).unwrap())
+    (tcp::connection(here, QUEUE, PATIENCE).unwrap(), tcp::connection(there, QUEUE, PATIENCE).unwrap())
 }
 
 fn memory_pair() -> (Connection, Connection) {
@@ -199,7 +200,7 @@ fn half_a_frame_is_no_frame() {
     use std::io::Write;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let mut here = tcp::connection(listener.accept().unwrap().0, QUEUE).unwrap();
+    let mut here = tcp::connection(listener.accept().unwrap().0, QUEUE, PATIENCE).unwrap();
     let slab = slab();
     let mut landing = landing(&slab);
     let frame = shard(&slab, 3, 3, PAYLOAD).unwrap();
@@ -218,7 +219,7 @@ fn bytes_of_another_protocol_end_the_connection() {
     use std::io::Write;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let mut here = tcp::connection(listener.accept().unwrap().0, QUEUE).unwrap();
+    let mut here = tcp::connection(listener.accept().unwrap().0, QUEUE, PATIENCE).unwrap();
     there.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: something or other\r\n\r\n").unwrap();
     let slab = slab();
     let end = next(&mut *here.outbound, &mut *here.inbound, &mut landing(&slab));

@@ -19,23 +19,22 @@ const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 /// Frames handed to one vectored write.
 const FRAMES_PER_WRITE: usize = 16;
 
-/// What was sent must be acknowledged within this time, or the peer's machine is gone. Where nothing is sent, keep-alive
-/// probes one second apart notice it in about three.
-const PEER_GONE: Duration = Duration::from_millis(1500);
+/// Keep-alive probes: a peer whose machine is gone is noticed after about three of these, where nothing is being sent.
+const PROBE: Duration = Duration::from_secs(1);
 
-/// The two halves of a connected socket. `queue` bounds the frames waiting to leave.
+/// The two halves of a connected socket. `queue` bounds the frames waiting to leave. A peer that acknowledges nothing, or has no
+/// room, for `patience` is given up by the kernel: longer than an honest peer may have to wait before it reads.
 ///
 /// # Errors
 /// If the socket's options cannot be set or it cannot be split.
-pub fn connection(stream: TcpStream, queue: usize) -> io::Result<Connection> {
+pub fn connection(stream: TcpStream, queue: usize, patience: Duration) -> io::Result<Connection> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
-    let probe = Duration::from_secs(1);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe).with_retries(2))?;
-    socket.set_tcp_user_timeout(Some(PEER_GONE))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE).with_interval(PROBE).with_retries(2))?;
+    socket.set_tcp_user_timeout(Some(patience))?;
     // Two descriptors, so that each half can be registered with a poll of its own.
     let outbound =
         TcpOutbound { stream: stream.try_clone()?, queue: VecDeque::with_capacity(queue), limit: queue, sent: 0 };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::WORKERS_MAX;
+use super::{CHUNKS_MAX, WORKERS_MAX};
 use crate::code::{Family, Form, Layout, ParameterError, Parameters};
 
 /// Little-endian numbers written one after the other into a fixed buffer.
@@ -176,6 +176,9 @@ impl Plan {
             return Err(PlanError::Range("chunk width"));
         }
         let layout = Layout::new(dimension, parameters.compression(), chunk_width);
+        if layout.chunks() > CHUNKS_MAX {
+            return Err(PlanError::Range("number of chunks"));
+        }
         let (window, credits, deadline_ms) = (read.u32(), read.u32(), read.u32());
         if !(1..=64).contains(&window) {
             return Err(PlanError::Range("window"));

@@ -20,6 +20,8 @@ pub struct Honest {
     computed_at: Option<u64>,
     /// A round was begun and not sent completely since this tick.
     sending_since: Option<u64>,
+    /// The oldest round that has not ended, since when.
+    oldest: (u64, u64),
     /// Why a loss of the session is no surprise, if it is none.
     pub excuse: Option<&'static str>,
     update: Vec<f32>,
@@ -36,6 +38,7 @@ impl Honest {
             frozen_until: 0,
             computed_at: None,
             sending_since: None,
+            oldest: (0, 0),
             excuse: None,
             update: vec![0.0; view.scenario.job.plan.layout.dimension()],
         }
@@ -119,6 +122,16 @@ impl Honest {
             return;
         }
         let Some(oldest) = session.oldest() else { return };
+        if self.oldest.0 != oldest {
+            self.oldest = (oldest, view.tick);
+        }
+        if view.scenario.faults[self.worker as usize].is_some() && view.tick > self.oldest.1 + 4 * DEADLINE {
+            // Its frames were lost, which a stream does not do: it begins again.
+            link.cut(false);
+            self.excuse = Some("waited too long");
+            self.oldest.1 = view.tick;
+            return;
+        }
         if self.sending_since.is_none() {
             let next = session.next_round();
             if next >= view.end || next - oldest >= view.scenario.depth {

@@ -2,7 +2,6 @@
 //! workers say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,99 +12,12 @@ use solon::transport::Disconnect;
 use solon::wire::{HEADER_BYTES, Report, RoundOutcome, Rule, UndecodableReason, Violation};
 
 use crate::gradients::{Gradients, inexact, norm};
+use crate::model::{Bits, Cell, Round, Seens};
+use crate::oracle::{Failure, Oracle};
 use crate::probes::{Probe, Probes};
 use crate::scenario::{DEADLINE, Habit, Role, Scenario};
 use crate::strategy::Strategy;
 use crate::tap::Seen;
-
-/// What must hold. The promises' numbers are those of `docs/specification.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Oracle {
-    /// P1: the update is the sum; and a round that can be decoded is.
-    Exact,
-    /// P2: nothing is pushed whose checks did not close.
-    Unchecked,
-    /// P3: nobody honest is named.
-    Framed,
-    /// Who lied plainly in a word of all rows is named.
-    Unnamed,
-    /// P4: a round that has begun ends by its deadline.
-    Deadline,
-    /// P5: slots and what points to them are all free again in the end.
-    Leak,
-    /// P6: frames land only in the slots of the worker, session and round that they are of.
-    Gate,
-    /// P7: one shard per worker, round and chunk; the counters add up.
-    Counters,
-    /// P8: all workers get the same bytes.
-    Differs,
-    /// P10: no panic, no endless work.
-    Panic,
-    /// The daemon's report says who was there.
-    Report,
-    /// A worker with a session gets every round, and a cluster within its limits goes on.
-    Stuck,
-    /// An honest worker is not thrown out, and learns with a typed error why its session is over.
-    Thrown,
-}
-
-/// An oracle that does not hold.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    pub oracle: Oracle,
-    pub round: u64,
-    pub tick: u64,
-    pub what: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} in round {} at tick {}: {}", self.oracle, self.round, self.tick, self.what)
-    }
-}
-
-/// Bits of rows.
-type Bits = u64;
-
-/// What is known of one (group, chunk) of a round.
-#[derive(Clone, Copy, Default)]
-struct Cell {
-    /// Rows whose first valid shard came before this tick.
-    before: Bits,
-    /// And in this tick.
-    now: Bits,
-    /// Rows whose first valid shard is wrong beyond doubt.
-    gross: Bits,
-}
-
-impl Cell {
-    fn all(&self) -> Bits {
-        self.before | self.now
-    }
-}
-
-struct Round {
-    cells: Vec<Cell>,
-    /// Per group: who has begun.
-    begun: Vec<Bits>,
-    /// Its time runs since this tick.
-    start: Option<u64>,
-    /// Some shard was wrong by so little that it may be in the update.
-    subtle: bool,
-    closed: Option<(u64, Report)>,
-    update: Option<Vec<f32>>,
-}
-
-/// Counts of what the taps of one daemon saw.
-#[derive(Default)]
-struct Seens {
-    all: u64,
-    corrupt: u64,
-    distinct: u64,
-    bytes: u64,
-    violations: u64,
-    closes: u64,
-}
 
 /// Keeps the model and compares.
 pub struct Judge {
@@ -242,10 +154,12 @@ impl Judge {
         state.cells[cell_at].gross |= if gross { bit } else { 0 };
         state.subtle |= subtle;
         state.begun[place.group] |= bit;
-        if round == closed && state.start.is_none() && state.begun[place.group].count_ones() >= needed {
-            state.start = Some(tick);
-        }
+        let begins = round >= closed && state.begun[place.group].count_ones() >= needed;
         let late = state.closed.is_some();
+        if begins {
+            // Also if it is a later one: somebody honest is past the open one.
+            self.round(closed).start.get_or_insert(tick);
+        }
         if round > closed {
             self.probes.hit(Probe::TwoRoundsAtOnce);
         }
@@ -276,7 +190,7 @@ impl Judge {
         encode(&job.generator, row, &gradients[group][chunk.range()], &mut shard);
         let sent = payload.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four")));
         let off = norm(sent.zip(&shard).map(|(sent, honest)| f64::from(sent) - f64::from(*honest)));
-        let gross = !(off <= 0.2 * largest + 1e-30);
+        let gross = off.is_nan() || off > 0.2 * largest + 1e-30;
         (gross, !gross && off > 0.0)
     }
 
@@ -437,10 +351,9 @@ impl Judge {
         }
         // The next round's time runs from now, if it has begun.
         let needed = p.adversaries() as u32 + 1;
-        let next = self.round(round + 1);
-        if next.begun.iter().any(|rows| rows.count_ones() >= needed) {
-            next.start = Some(tick);
-        }
+        let has_begun = |(_, state): (&u64, &Round)| state.begun.iter().any(|rows| rows.count_ones() >= needed);
+        let begun = self.rounds.range(round + 1..).any(has_begun);
+        self.round(round + 1).start = begun.then_some(tick);
     }
 
     fn probe(&mut self, report: &Report) {
@@ -467,9 +380,9 @@ impl Judge {
         let (round, report) = match result {
             Ok((round, report)) => (round, report),
             Err(ClientError::Undecodable { round, report, .. }) => (round, *report),
-            Err(error @ ClientError::AggregatorLost { .. }) => {
+            Err(error @ ClientError::AggregatorLost { why, .. }) => {
                 self.probes.hit(Probe::AggregatorLost);
-                if error.fault() == Fault::Caller {
+                if error.fault() == Fault::Caller && why != Lost::FellBehind {
                     self.fail(Oracle::Thrown, self.closed, format!("a loss is the caller's fault: {error}"));
                 }
                 return;
@@ -521,7 +434,11 @@ impl Judge {
             return self.probes.hit(Probe::Stopped);
         }
         let doubled = self.scenario.faults[worker].is_some_and(|faults| faults.duplicate > 0.0);
-        if (excuse.is_none() && !doubled) || why != Lost::Connection(Disconnect::Closed) {
+        // While slots are short, who was frozen may be ended when it has begun to read again.
+        let freezes = self.scenario.roles[worker] == Role::Honest(Habit::Freezes);
+        if (excuse.is_none() && !doubled && !freezes)
+            || !matches!(why, Lost::Connection(Disconnect::Closed) | Lost::FellBehind)
+        {
             self.fail(Oracle::Thrown, self.closed, format!("worker {worker} lost its session: {why} ({excuse:?})"));
         }
     }

@@ -231,6 +231,12 @@ impl Liar {
                 let attack = self.dice.below(Attack::ALL.len() as u64) as usize;
                 self.lie(view, round, chunk, attack)
             }
+            Strategy::Noise => {
+                let group = view.scenario.job.plan.parameters.place(self.worker as usize).group;
+                let largest = view.gradients.of(round)[group].iter().fold(1e-3f32, |most, x| most.max(x.abs()));
+                let width = view.scenario.job.plan.layout.chunk(chunk).width;
+                (0..width).map(|_| 3.0 * largest * self.dice.normal() as f32).collect()
+            }
             Strategy::Framing => self.framed(view, round, chunk),
             Strategy::KnownSeed => {
                 let mut shard = self.honest(view, round, chunk, None);

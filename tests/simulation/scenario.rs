@@ -125,7 +125,11 @@ impl Scenario {
             .map(|worker| Quality {
                 base: if matches!(roles[worker], Role::Liar(_)) { 0 } else { dice.pick(&[0, 0, 0, 1, 1, 2, 6]) },
                 jitter: if matches!(roles[worker], Role::Liar(_)) { 0 } else { dice.pick(&[0, 0, 1, 3]) },
-                capacity: if roles[worker] == Role::Liar(Strategy::NeverReads) { largest } else { 24 * largest },
+                capacity: match roles[worker] {
+                    Role::Liar(Strategy::NeverReads) => 200,
+                    Role::Honest(Habit::Freezes) => 2 * largest,
+                    _ => 24 * largest,
+                },
                 torn: dice.chance(0.3),
             })
             .collect();
@@ -153,6 +157,8 @@ impl Scenario {
         let mut dice = Dice::new(seed, "calm", 0, 0);
         scenario.job.plan.rule = Rule::Solon;
         scenario.job.linger = scenario.job.deadline();
+        // A round trip per shard would not fit into the deadline.
+        scenario.job.plan.credits = 32;
         let parameters = scenario.job.plan.parameters;
         for group in 0..parameters.groups() {
             let of = &mut scenario.roles[group * parameters.redundancy()..][..parameters.redundancy()];
@@ -167,6 +173,7 @@ impl Scenario {
                 }
             }
         }
+        scenario.quality.iter_mut().for_each(|quality| quality.capacity = 1 << 20);
         scenario.faults.fill(None);
         scenario.restart = None;
         scenario

@@ -43,6 +43,8 @@ pub enum Strategy {
     ZeroLength,
     /// Another lie for each chunk.
     Switching,
+    /// Noise of the gradient's own size. `Gaussian` of fixed size is as good as zeros beside a huge gradient, and zeros agree.
+    Noise,
     /// Errors computed from the code so that somebody honest looks wrong.
     Framing,
     /// An error that a projection from a known seed does not see.
@@ -82,7 +84,7 @@ impl fmt::Debug for Value {
 
 impl Strategy {
     /// Those that are not about numbers.
-    pub const PROTOCOL: [Strategy; 26] = [
+    pub const PROTOCOL: [Strategy; 27] = [
         Strategy::WrongSession,
         Strategy::OldSession,
         Strategy::WrongWorker,
@@ -104,6 +106,7 @@ impl Strategy {
         Strategy::HalfFrame,
         Strategy::ZeroLength,
         Strategy::Switching,
+        Strategy::Noise,
         Strategy::Framing,
         Strategy::KnownSeed,
         Strategy::NeverReads,
@@ -115,14 +118,19 @@ impl Strategy {
     pub fn any(dice: &mut Dice) -> Strategy {
         match dice.below(10) {
             0..=3 => Strategy::Value(Value(dice.pick(&Attack::ALL))),
-            4 => dice.pick(&[Strategy::Framing, Strategy::KnownSeed, Strategy::Value(Value(Attack::Collude))]),
+            4 => dice.pick(&[
+                Strategy::Framing,
+                Strategy::KnownSeed,
+                Strategy::NeverReads,
+                Strategy::Value(Value(Attack::Collude)),
+            ]),
             _ => dice.pick(&Strategy::PROTOCOL),
         }
     }
 
     /// One whose lies agree with nobody's: for groups with more liars than the code corrects, where lies that agree may win.
     pub fn loner(dice: &mut Dice) -> Strategy {
-        dice.pick(&[Strategy::Value(Value(Attack::Gaussian)), Strategy::Value(Value(Attack::Nan))])
+        dice.pick(&[Strategy::Noise, Strategy::Value(Value(Attack::Nan))])
     }
 
     /// Is every shard of it wrong beyond doubt, and its arrival like that of an honest worker?

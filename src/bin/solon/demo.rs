@@ -151,6 +151,7 @@ fn demonstrate(args: &Arguments) -> Result<bool, DemoError> {
         Demo::new(options)?.run_on(&mut show, |address| {
             eprintln!("\nThe attacked run with Solon goes on (solond listens on {address}); Ctrl-C ends it.");
         })?;
+        eprintln!("\nIt ended by itself: the rounds are undecodable.");
     }
     Ok(verdict.passed)
 }

@@ -12,9 +12,24 @@ pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Conf
     let job = job(layers, problems);
     let rounds = rounds(layers, problems);
     let listen = listen(layers, problems);
+    let width = layers.count("chunks.width");
+    if let (Some(job), Some(width)) = (&job, width) {
+        let compression = job.parameters.compression();
+        let chunks = Layout::new(job.dimension, compression, width).chunks();
+        if chunks > CHUNKS_MAX {
+            problems.push(Problem {
+                place: layers.place_of(&["chunks.width", "job.dimension"]),
+                object: "chunks.width".into(),
+                found: format!("{width}, which cuts the gradient into {chunks} chunks"),
+                expected: format!("at most {CHUNKS_MAX} chunks"),
+                action: format!("set chunks.width = {} or more", job.dimension.div_ceil(CHUNKS_MAX * compression)),
+            });
+            return None;
+        }
+    }
     Some(Config {
         job: job?,
-        chunks: Chunks { width: layers.count("chunks.width")? },
+        chunks: Chunks { width: width? },
         rounds: rounds?,
         verify: Verify {
             tolerance: layers.real("verify.tolerance")?,
