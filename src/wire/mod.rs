@@ -6,15 +6,15 @@
 mod frame;
 mod handshake;
 mod messages;
+mod report;
 
 pub use frame::{Header, HeaderError, Kind, MAGIC, VERSION, header_bytes, seal};
 pub use handshake::{
     CHALLENGE_BYTES, Credential, HELLO_BYTES, HandshakeError, Hello, Identity, Nonce, WELCOME_BYTES, accept_hello,
     challenge_frame, hello_frame, read_challenge, read_welcome, refusal_frame, refusal_of, welcome_frame,
 };
-pub use messages::{
-    Plan, PlanError, REPORT_BYTES, Refusal, Report, Resume, RoundOutcome, Rule, UndecodableReason, Welcome, WorkerSet,
-};
+pub use messages::{Plan, PlanError, Refusal, Resume, Rule, Welcome};
+pub use report::{REPORT_BYTES, Report, RoundOutcome, UndecodableReason, WorkerSet};
 
 /// Bytes of every frame's header.
 pub const HEADER_BYTES: usize = 64;
