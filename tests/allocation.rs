@@ -13,10 +13,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use common::{Dice, config, distance, gradient, lie};
-use solon::client::{JoinOptions, Session, Source, Worker};
+use solon::client::{JoinOptions, Source, Worker};
 use solon::daemon::serve::job_of;
 use solon::pipeline::{Bells, Counter, Handle, Idle, Job, Pipeline, Reactor, Stage};
-use solon::transport::{memory, tcp};
+use solon::transport::tcp;
 use solon::wire::{Credential, HELLO_BYTES, Welcome, accept_hello, challenge_frame, welcome_frame};
 
 struct Counting;
@@ -93,21 +93,7 @@ fn pipeline_and_sessions_allocate_nothing_from_the_first_round_on_and_all_slots_
         let (shards, updates) = (pipeline.receiver.slab().clone(), pipeline.pusher.slab().clone());
         let free: Vec<usize> = (0..2).map(|holder| updates.free(holder)).collect();
         let mut now = Instant::now();
-        let mut sessions: Vec<Session> = (0..WORKERS as u32)
-            .map(|worker| {
-                let (here, there) = memory::pair(64);
-                let session = 100 + u64::from(worker);
-                assert!(pipeline.handle.admit(worker, session, here));
-                let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
-                Session::new(there, welcome, job.number).unwrap()
-            })
-            .collect();
-        while sessions.iter().any(|session| session.oldest().is_none()) {
-            pipeline.step(now);
-            for session in &mut sessions {
-                session.drive(now, None).unwrap();
-            }
-        }
+        let mut sessions = common::sessions_over_memory(&job, &mut pipeline, now);
         let r = job.plan.parameters.redundancy();
         let mut update = vec![0.0; D];
         let mut count = 0;

@@ -6,12 +6,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Dice, config, distance, gradient, lie};
-use solon::client::{JoinOptions, Session, Source, Worker};
+use solon::client::{JoinOptions, Source, Worker};
 use solon::daemon::config::Config;
 use solon::daemon::serve::{Daemon, job_of};
 use solon::pipeline::{Bells, Pipeline};
-use solon::transport::memory;
-use solon::wire::Welcome;
 
 const D: usize = 2003;
 const GROUPS: usize = 2;
@@ -55,21 +53,7 @@ fn over_memory(config: &Config, lanes: usize, seed: u64) -> Updates {
     let job = job_of(config, [seed as u8; 32], seed).unwrap();
     let mut pipeline = Pipeline::new(&job, &Bells::silent(lanes));
     let mut now = Instant::now();
-    let mut sessions: Vec<Session> = (0..WORKERS as u32)
-        .map(|worker| {
-            let (here, there) = memory::pair(64);
-            let session = 100 + u64::from(worker);
-            assert!(pipeline.handle.admit(worker, session, here));
-            let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
-            Session::new(there, welcome, job.number).unwrap()
-        })
-        .collect();
-    while sessions.iter().any(|session| session.oldest().is_none()) {
-        pipeline.step(now);
-        for session in &mut sessions {
-            session.drive(now, None).unwrap();
-        }
-    }
+    let mut sessions = common::sessions_over_memory(&job, &mut pipeline, now);
     let r = job.plan.parameters.redundancy();
     let mut updates: Vec<Updates> = vec![Vec::new(); WORKERS];
     for round in 0..ROUNDS {

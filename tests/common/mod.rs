@@ -4,9 +4,12 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use solon::client::{JoinOptions, Worker};
+use solon::client::{JoinOptions, Session, Worker};
+use solon::pipeline::{Job, Pipeline};
+use solon::transport::memory;
+use solon::wire::Welcome;
 
 /// A `solond` process; killed when dropped.
 pub struct Solond {
@@ -106,6 +109,26 @@ impl Drop for Solond {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A session for each worker of `job`, over memory, all of them ready.
+pub fn sessions_over_memory(job: &Job, pipeline: &mut Pipeline, now: Instant) -> Vec<Session> {
+    let mut sessions: Vec<Session> = (0..job.plan.parameters.workers() as u32)
+        .map(|worker| {
+            let (here, there) = memory::pair(64);
+            let session = 100 + u64::from(worker);
+            assert!(pipeline.handle.admit(worker, session, here));
+            let welcome = Welcome { plan: job.plan, worker, session, epoch: job.epoch, last: None };
+            Session::new(there, welcome, job.number).unwrap()
+        })
+        .collect();
+    while sessions.iter().any(|session| session.oldest().is_none()) {
+        pipeline.step(now);
+        for session in &mut sessions {
+            session.drive(now, None).unwrap();
+        }
+    }
+    sessions
 }
 
 /// The gradient of group `group` in round `round`: reproducible, and different everywhere.
