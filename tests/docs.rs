@@ -414,3 +414,14 @@ fn every_test_that_the_specification_names_exists() {
     assert!(count > 60, "{count} names were found");
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }
+
+#[test]
+fn the_example_configuration_is_the_one_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/solond.toml");
+    let example = solon::daemon::config::example_config();
+    if std::env::var_os("SOLON_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &example).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap();
+    assert!(found == example, "deploy/solond.toml is not what solond --example-config prints");
+}

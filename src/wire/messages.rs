@@ -238,7 +238,7 @@ impl Plan {
 pub struct Resume {
     /// The last round that was closed.
     pub round: u64,
-    /// Digest of that round's update, see [`Report::digest`].
+    /// Digest of that round's update, see [`Report::digest`](super::Report::digest).
     pub digest: u64,
 }
 
