@@ -236,7 +236,7 @@ impl Demo {
     pub fn run_on(mut self, watch: &mut dyn Watch, started: impl FnOnce(&str)) -> Result<(), DemoError> {
         let directory = tempfile::tempdir()
             .map_err(|error| DemoError::Io { what: "cannot make a temporary directory".into(), error })?;
-        self.steps = 0;
+        (self.steps, self.report.steps) = (0, 0);
         self.report.legs.push(Leg::new(LegKind::AttackedSolon));
         let mut processes = self.start(LegKind::AttackedSolon, directory.path())?;
         started(processes.address());

@@ -18,7 +18,7 @@ struct Column {
 /// From left to right. The last one is cut, not dropped, if it does not fit.
 const COLUMNS: [Column; 8] = [
     Column { heading: "leg", cell: |leg, _| leg.kind.to_string(), goes: 0 },
-    Column { heading: "step", cell: |leg, steps| format!("{}/{steps}", leg.steps.len()), goes: 0 },
+    Column { heading: "step", cell: |leg, steps| progress(leg.steps.len() as u64, steps), goes: 0 },
     Column { heading: "accuracy", cell: |leg, _| leg.accuracy().map_or("-".into(), percent), goes: 0 },
     Column { heading: "loss", cell: |leg, _| loss(leg), goes: 4 },
     Column { heading: "up/step", cell: |leg, _| size(leg.mean(|step| step.bytes_up as f64)), goes: 2 },
@@ -83,9 +83,14 @@ impl Screen {
     }
 }
 
+/// `7/120`, or `7` in a leg without end, whose number of steps is 0.
+fn progress(step: u64, steps: u64) -> String {
+    if steps == 0 { step.to_string() } else { format!("{step}/{steps}") }
+}
+
 /// One step as a line of words, for logs and pipes.
 pub fn plain(kind: LegKind, step: &Step, steps: u64) -> String {
-    let mut text = format!("{kind}: step {}/{steps}", step.step);
+    let mut text = format!("{kind}: step {}", progress(step.step, steps));
     if let Some(accuracy) = step.accuracy {
         let _ = write!(text, ", accuracy {}", percent(accuracy));
     }

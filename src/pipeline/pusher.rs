@@ -153,7 +153,7 @@ impl Pusher {
             return;
         }
         let window = self.first..self.first + self.rounds.len() as u64;
-        let from = window.clone().rev().find(|round| self.round(*round).pushed > 0).map_or(self.first, |last| last + 1);
+        let from = window.rev().find(|round| self.round(*round).pushed > 0).map_or(self.first, |last| last + 1);
         let from = if planted(Bug::ReadyTooEarly) { self.first } else { from };
         let Some(peer) = &mut self.peers[index] else { return };
         if self.board.granted(index, peer.session).is_none() {
