@@ -8,6 +8,7 @@
 
 pub mod faulty;
 pub mod memory;
+pub mod rdma;
 pub mod tcp;
 
 #[cfg(test)]

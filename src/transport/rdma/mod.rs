@@ -1,0 +1,5 @@
+//! Frames over RDMA verbs, beside a TCP connection that carries what is rare.
+//!
+//! - [`ffi`]: the verbs ABI, loaded at run time.
+
+pub mod ffi;
