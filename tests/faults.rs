@@ -23,7 +23,7 @@ fn by_hand(address: &str, index: u32) -> (TcpStream, Welcome) {
     stream.read_exact(&mut challenge).unwrap();
     let challenge = read_challenge(&challenge).unwrap();
     let (credential, nonce) = (Credential::from_token(""), [7; 32]);
-    stream.write_all(&hello_frame(Identity::new("default", index), &credential, &challenge, &nonce, None)).unwrap();
+    stream.write_all(&hello_frame(Identity::new("default", index), &credential, &challenge, &nonce, None, 0)).unwrap();
     let mut welcome = [0; WELCOME_BYTES];
     stream.read_exact(&mut welcome).unwrap();
     (stream, read_welcome(&welcome, &credential, &challenge, &nonce).unwrap())

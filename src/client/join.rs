@@ -29,7 +29,7 @@ pub(super) fn handshake(
     let mut nonce: Nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|error| JoinError::Local(io::Error::other(error.to_string())))?;
     let identity = Identity::new(&options.job, options.worker);
-    stream.write_all(&hello_frame(identity, &credential, &challenge, &nonce, last)).map_err(failed)?;
+    stream.write_all(&hello_frame(identity, &credential, &challenge, &nonce, last, 0)).map_err(failed)?;
     let bytes: [u8; WELCOME_BYTES] = read_whole(&mut stream).map_err(failed)??;
     let welcome = read_welcome(&bytes, &credential, &challenge, &nonce)?;
     if welcome.worker != options.worker {

@@ -16,7 +16,7 @@ use crossbeam::queue::ArrayQueue;
 
 use super::Bell;
 
-/// Slots begin at multiples of this many bytes: a page, so that a region can be registered with a NIC.
+/// Regions are whole pages: one that is registered with a NIC is kept from forked children, and nothing else may lie there.
 const REGION_ALIGNMENT: usize = 4096;
 /// Each slot begins on its own cache line.
 const SLOT_ALIGNMENT: usize = 64;
@@ -71,7 +71,8 @@ impl Slab {
         assert!(holders > 0 && slots > 0 && slot_bytes > 0, "a slab has no empty side");
         let slot_bytes = slot_bytes.next_multiple_of(SLOT_ALIGNMENT);
         let count = holders.checked_mul(slots).filter(|count| u32::try_from(*count).is_ok()).expect("slots fit in u32");
-        let bytes = count.checked_mul(slot_bytes).expect("the region fits in the address space");
+        let bytes = count.checked_mul(slot_bytes).and_then(|bytes| bytes.checked_next_multiple_of(REGION_ALIGNMENT));
+        let bytes = bytes.expect("the region fits in the address space");
         let layout = Layout::from_size_align(bytes, REGION_ALIGNMENT).expect("the region fits in the address space");
         // SAFETY: the layout has a size above 0.
         let base = unsafe { alloc_zeroed(layout) };
@@ -110,6 +111,16 @@ impl Slab {
     pub fn region(&self) -> (*const u8, usize) {
         (self.0.base.as_ptr(), self.0.layout.size())
     }
+
+    /// Address and length of the slots of `holder`, which lie side by side.
+    ///
+    /// # Panics
+    /// If there is no such holder.
+    pub fn holder_region(&self, holder: usize) -> (*const u8, usize) {
+        assert!(holder < self.0.free.len(), "holder {holder} of {}", self.0.free.len());
+        let first = holder as u32 * self.0.per_holder;
+        (self.0.start(first), self.0.per_holder as usize * self.0.slot_bytes)
+    }
 }
 
 /// One slot, owned by whoever holds this value.
@@ -122,6 +133,22 @@ impl Slot {
     /// The slot's number in its region.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Where the slot lies, for a device that is to fill it: making the address makes no reference.
+    pub fn address(&self) -> *const u8 {
+        self.region.start(self.index)
+    }
+
+    /// A part of the slot, without a reference to the rest, which a device may be writing.
+    ///
+    /// # Panics
+    /// If the part is not inside the slot.
+    pub fn part(&self, range: std::ops::Range<usize>) -> &[u8] {
+        assert!(range.start <= range.end && range.end <= self.region.slot_bytes, "a part of the slot");
+        // SAFETY: the bytes are inside the slot, and initialised; this value owns them, and who lent them to a device asks for
+        // the parts that the device is done with.
+        unsafe { std::slice::from_raw_parts(self.region.start(self.index).add(range.start), range.len()) }
     }
 
     /// Makes the slot readable from several places, and unwritable.

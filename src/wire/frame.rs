@@ -6,7 +6,7 @@ use super::HEADER_BYTES;
 pub const MAGIC: [u8; 4] = *b"SOLN";
 
 /// Version of the protocol. Peers of different versions refuse each other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What a frame is. The number is what stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +34,21 @@ pub enum Kind {
     Leave = 10,
     /// Daemon to worker: the daemon stops in peace.
     Closing = 11,
+    /// Daemon to worker: my end of an RDMA connection, or why there is none.
+    Offer = 12,
+    /// Worker to daemon: my end, or why there is none.
+    Attach = 13,
+    /// Daemon to worker: we are connected, or why not.
+    Attached = 14,
+    /// Either way: the RDMA connection has ended, all goes by TCP from here on.
+    Detach = 15,
+    /// Worker to daemon: the rounds before `round` are collected, their places can be written again.
+    Collected = 16,
 }
 
 impl Kind {
     /// All kinds, by rising number.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Challenge,
         Kind::Hello,
         Kind::Welcome,
@@ -50,6 +60,11 @@ impl Kind {
         Kind::RoundEnd,
         Kind::Leave,
         Kind::Closing,
+        Kind::Offer,
+        Kind::Attach,
+        Kind::Attached,
+        Kind::Detach,
+        Kind::Collected,
     ];
 
     fn parse(number: u8) -> Option<Kind> {
@@ -150,7 +165,8 @@ impl Header {
         bytes
     }
 
-    fn checksum_over(&self, payload: &[u8]) -> u32 {
+    /// The checksum that this header has with this payload.
+    pub fn checksum_over(&self, payload: &[u8]) -> u32 {
         let bare = Header { checksum: 0, ..*self };
         crc32c::crc32c_append(crc32c::crc32c(&bare.write()), payload)
     }
@@ -204,7 +220,7 @@ mod tests {
     #[test]
     fn every_field_stands_where_the_protocol_page_draws_it() {
         let bytes = header_bytes(sample(), &[1, 2, 3]);
-        assert_eq!(&bytes[..8], &[b'S', b'O', b'L', b'N', 1, 0, 6, 0]);
+        assert_eq!(&bytes[..8], &[b'S', b'O', b'L', b'N', 2, 0, 6, 0]);
         assert_eq!(&bytes[8..12], &[3, 0, 0, 0]);
         assert_eq!(&bytes[16..24], &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         assert_eq!((bytes[24], bytes[40], bytes[44], bytes[48]), (7, 3, 11, 5));
@@ -234,7 +250,7 @@ mod tests {
         for (index, kind) in Kind::ALL.iter().enumerate() {
             assert_eq!(*kind as usize, index + 1);
         }
-        for number in [0u8, 12, 255] {
+        for number in [0u8, 17, 255] {
             let mut bytes = header_bytes(sample(), &[]);
             bytes[6] = number;
             assert_eq!(Header::parse(&bytes), Err(HeaderError::Kind(number)));
@@ -250,8 +266,8 @@ mod tests {
             all[..32].copy_from_slice(&bytes);
             all[32..].copy_from_slice(&more);
             if good {
-                let kind = 1 + all[6] % 11;
-                all[..8].copy_from_slice(&[b'S', b'O', b'L', b'N', 1, 0, kind, 0]);
+                let kind = 1 + all[6] % Kind::ALL.len() as u8;
+                all[..8].copy_from_slice(&[b'S', b'O', b'L', b'N', VERSION as u8, 0, kind, 0]);
                 all[56..].fill(0);
             }
             match Header::parse(&all) {

@@ -31,7 +31,7 @@ impl Credential {
         Credential(blake3::derive_key("solon worker token, version 1", token.as_bytes()))
     }
 
-    fn tag(&self, parts: &[&[u8]]) -> blake3::Hash {
+    pub(super) fn tag(&self, parts: &[&[u8]]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         for part in parts {
             hasher.update(part);
@@ -72,6 +72,8 @@ pub struct Hello {
     pub nonce: Nonce,
     /// The last update that the worker has.
     pub last: Option<Resume>,
+    /// Ways beside TCP that the worker wants: [`TRANSPORT_RDMA`](super::TRANSPORT_RDMA) or 0.
+    pub transports: u64,
 }
 
 /// Why a worker cannot take part.
@@ -100,14 +102,14 @@ pub enum HandshakeError {
     PlanHash,
 }
 
-fn frame<const N: usize>(header: Header, payload: &[u8]) -> [u8; N] {
+pub(super) fn frame<const N: usize>(header: Header, payload: &[u8]) -> [u8; N] {
     let mut bytes = [0; N];
     bytes[..HEADER_BYTES].copy_from_slice(&header_bytes(header, payload));
     bytes[HEADER_BYTES..].copy_from_slice(payload);
     bytes
 }
 
-fn read_frame<const N: usize>(bytes: &[u8; N], kind: Kind) -> Result<(Header, &[u8]), HandshakeError> {
+pub(super) fn read_frame<const N: usize>(bytes: &[u8; N], kind: Kind) -> Result<(Header, &[u8]), HandshakeError> {
     let header = Header::parse(bytes[..HEADER_BYTES].try_into().expect("a header's length"))?;
     if header.kind != kind {
         return Err(Violation::Kind(header.kind).into());
@@ -153,24 +155,27 @@ pub fn read_challenge(bytes: &[u8; CHALLENGE_BYTES]) -> Result<Nonce, HandshakeE
     Ok(payload.try_into().expect("the length was checked"))
 }
 
-fn hello_tag(credential: &Credential, identity: &Identity, challenge: &Nonce, told: &[u8]) -> blake3::Hash {
-    credential.tag(&[b"hello", challenge, &identity.job.to_le_bytes(), &identity.worker.to_le_bytes(), told])
+fn hello_tag(credential: &Credential, identity: &Identity, challenge: &Nonce, told: &[&[u8]; 2]) -> blake3::Hash {
+    let (job, worker) = (identity.job.to_le_bytes(), identity.worker.to_le_bytes());
+    credential.tag(&[b"hello", challenge, &job, &worker, told[0], told[1]])
 }
 
-/// The worker's answer to a challenge.
+/// The worker's answer to a challenge. `transports`: the ways beside TCP that it wants.
 pub fn hello_frame(
     identity: Identity,
     credential: &Credential,
     challenge: &Nonce,
     nonce: &Nonce,
     last: Option<Resume>,
+    transports: u64,
 ) -> [u8; HELLO_BYTES] {
     let mut payload = [0; HELLO_PAYLOAD];
     payload[..32].copy_from_slice(nonce);
     payload[32..56].copy_from_slice(&resume_bytes(last));
-    let tag = hello_tag(credential, &identity, challenge, &payload[..56]);
+    let tag = hello_tag(credential, &identity, challenge, &[&transports.to_le_bytes(), &payload[..56]]);
     payload[56..].copy_from_slice(tag.as_bytes());
-    frame(Header { job: identity.job, worker: identity.worker, ..Header::new(Kind::Hello) }, &payload)
+    let Identity { job, worker } = identity;
+    frame(Header { job, worker, argument: transports, ..Header::new(Kind::Hello) }, &payload)
 }
 
 /// Reads a hello and checks its proof. `job` is the job served, `credentials` the key of each of its workers.
@@ -194,12 +199,13 @@ pub fn accept_hello(
     };
     let tag: [u8; 32] = payload[56..].try_into().expect("the length was checked");
     // blake3::Hash compares in constant time.
-    if hello_tag(credential, &identity, challenge, &payload[..56]) != blake3::Hash::from_bytes(tag) {
+    let told: [&[u8]; 2] = [&header.argument.to_le_bytes(), &payload[..56]];
+    if hello_tag(credential, &identity, challenge, &told) != blake3::Hash::from_bytes(tag) {
         return Err(Refusal::BadProof { found });
     }
     let mut read = Reader::new(payload);
     let nonce = read.take();
-    Ok(Hello { identity, nonce, last: read_resume(&mut read) })
+    Ok(Hello { identity, nonce, last: read_resume(&mut read), transports: header.argument })
 }
 
 /// The daemon's yes.
@@ -282,7 +288,7 @@ mod tests {
 
     fn hello(worker: u32, token: &str) -> [u8; HELLO_BYTES] {
         let last = Some(Resume { round: 41, digest: 9 });
-        hello_frame(Identity::new("job", worker), &Credential::from_token(token), &CHALLENGE, &NONCE, last)
+        hello_frame(Identity::new("job", worker), &Credential::from_token(token), &CHALLENGE, &NONCE, last, 1)
     }
 
     #[test]
@@ -291,6 +297,7 @@ mod tests {
         let accepted = accept_hello(&hello(3, "token 3"), &CHALLENGE, job, &credentials()).unwrap();
         assert_eq!(accepted.identity, Identity::new("job", 3));
         assert_eq!((accepted.nonce, accepted.last), (NONCE, Some(Resume { round: 41, digest: 9 })));
+        assert_eq!(accepted.transports, 1);
     }
 
     #[test]

@@ -293,6 +293,14 @@ pub enum Refusal {
     /// The daemon is about to stop.
     #[error("the daemon is stopping")]
     Stopping,
+    /// The daemon takes only workers that come by RDMA.
+    #[error(
+        "this daemon takes workers only by RDMA (listen.transport = \"rdma\"), and worker {found} did not come by it"
+    )]
+    RdmaOnly {
+        /// Index claimed.
+        found: u64,
+    },
 }
 
 impl Refusal {
@@ -304,6 +312,7 @@ impl Refusal {
             Refusal::Unreadable => (4, 0, 0),
             Refusal::TooSoon { found, wait_ms } => (5, found, wait_ms),
             Refusal::Stopping => (6, 0, 0),
+            Refusal::RdmaOnly { found } => (7, found, 0),
         }
     }
 
@@ -315,6 +324,7 @@ impl Refusal {
             4 => Refusal::Unreadable,
             5 => Refusal::TooSoon { found, wait_ms: other },
             6 => Refusal::Stopping,
+            7 => Refusal::RdmaOnly { found },
             _ => return None,
         })
     }
@@ -368,6 +378,7 @@ mod tests {
             Refusal::Unreadable,
             Refusal::TooSoon { found: 3, wait_ms: 800 },
             Refusal::Stopping,
+            Refusal::RdmaOnly { found: 4 },
         ] {
             let (code, found, other) = refusal.numbers();
             assert_eq!(Refusal::from_numbers(code, found, other), Some(refusal));

@@ -3,11 +3,16 @@
 //! Nothing here performs I/O or allocates by a number that a peer sent: every payload has a length that the receiver
 //! knows beforehand (the *exact-length rule*), and a frame of another length is a [`Violation`].
 
+mod attach;
 mod frame;
 mod handshake;
 mod messages;
 mod report;
 
+pub use attach::{
+    ATTACH_BYTES, Area, Endpoint, OFFER_BYTES, TRANSPORT_RDMA, UPDATE_OFFSET, attach_frame, attached_frame,
+    offer_frame, read_attach, read_attached, read_offer,
+};
 pub use frame::{Header, HeaderError, Kind, MAGIC, VERSION, header_bytes, seal};
 pub use handshake::{
     CHALLENGE_BYTES, Credential, HELLO_BYTES, HandshakeError, Hello, Identity, Nonce, WELCOME_BYTES, accept_hello,
@@ -73,4 +78,15 @@ pub enum Violation {
     /// More shards than credits.
     #[error("more shards than credits")]
     Credit,
+    /// An RDMA completion that an honest peer does not cause: an immediate or an invalidation where none belongs, a message
+    /// longer than a slot, a write to a place that does not exist.
+    #[error("a message over RDMA that does not belong there (opcode {opcode}, flags {flags}, status {status})")]
+    Rdma {
+        /// What the NIC says it was, as `ibv_wc_opcode` has it.
+        opcode: u32,
+        /// Its `ibv_wc_flags`.
+        flags: u32,
+        /// Its `ibv_wc_status`.
+        status: u32,
+    },
 }

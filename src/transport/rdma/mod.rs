@@ -2,4 +2,8 @@
 //!
 //! - [`ffi`]: the verbs ABI, loaded at run time.
 
+pub mod error;
 pub mod ffi;
+pub mod verbs;
+
+pub use error::{LinkFailure, VerbsError};
