@@ -158,6 +158,14 @@ pub enum JoinError {
         /// Digest in the plan.
         expected: u64,
     },
+    /// The worker wants RDMA and nothing else, and it is not to be had.
+    #[error("cannot join solond at {address} by RDMA: {reason}")]
+    NoRdma {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// The session ended before it was ready.
     #[error("the session ended before it was ready: {0}")]
     Lost(#[from] Lost),
@@ -174,7 +182,7 @@ impl JoinError {
             JoinError::Connect { .. } | JoinError::Io { .. } | JoinError::Lost(_) => Fault::Network,
             JoinError::Handshake(HandshakeError::Refused(Refusal::Stopping)) => Fault::Aggregator,
             JoinError::Handshake(HandshakeError::Refused(_)) => Fault::Caller,
-            JoinError::Generator { .. } | JoinError::Local(_) => Fault::Caller,
+            JoinError::Generator { .. } | JoinError::Local(_) | JoinError::NoRdma { .. } => Fault::Caller,
             JoinError::Handshake(_) => Fault::Network,
         }
     }

@@ -1,22 +1,40 @@
-//! Connecting and the handshake, in the caller's thread and bounded in time.
+//! Connecting, the handshake and how the session travels, in the caller's thread and bounded in time.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::error::JoinError;
+use super::session::Memory;
 use super::worker::JoinOptions;
+use crate::transport::rdma::ffi::Api;
+use crate::transport::rdma::{self, Attachment, LinkFailure, NoRdma};
+use crate::transport::{Connection, Transport, tcp};
 use crate::wire::{
-    CHALLENGE_BYTES, Credential, HEADER_BYTES, HandshakeError, Header, Identity, Nonce, PlanError, Resume,
-    WELCOME_BYTES, Welcome, hello_frame, read_challenge, read_welcome, refusal_of,
+    CHALLENGE_BYTES, Credential, HEADER_BYTES, HandshakeError, Header, Identity, Nonce, OFFER_BYTES, PlanError, Resume,
+    TRANSPORT_RDMA, WELCOME_BYTES, Welcome, attach_frame, hello_frame, read_attached, read_challenge, read_offer,
+    read_welcome, refusal_of,
 };
 
-/// Connects and shakes hands.
-pub(super) fn handshake(
-    options: &JoinOptions,
-    last: Option<Resume>,
-    deadline: Instant,
-) -> Result<(TcpStream, Welcome), JoinError> {
+/// A session that has been agreed on.
+pub(super) struct Agreed {
+    pub(super) connection: Connection,
+    pub(super) welcome: Welcome,
+    pub(super) memory: Memory,
+    pub(super) way: Way,
+}
+
+/// How a session's shards and updates travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// By RDMA, rather than by TCP?
+    pub rdma: bool,
+    /// Why: which port and address, or why not by RDMA.
+    pub reason: String,
+}
+
+/// Connects, shakes hands, and agrees on how the session travels.
+pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instant) -> Result<Agreed, JoinError> {
     let mut stream = connect(options, deadline)?;
     let failed = |error| JoinError::Io { address: options.address.clone(), error };
     let left = time_left(deadline);
@@ -29,13 +47,82 @@ pub(super) fn handshake(
     let mut nonce: Nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|error| JoinError::Local(io::Error::other(error.to_string())))?;
     let identity = Identity::new(&options.job, options.worker);
-    stream.write_all(&hello_frame(identity, &credential, &challenge, &nonce, last, 0)).map_err(failed)?;
+    // Whether there is RDMA at all on this machine is known before the daemon is asked for it.
+    let api = match options.transport {
+        Transport::Tcp => Err(NoRdma { failure: LinkFailure::NotWanted, text: "the worker is set to TCP".into() }),
+        Transport::Auto | Transport::Rdma => Api::load().map_err(|error| no_device(&error)),
+    };
+    let transports = if api.is_ok() { TRANSPORT_RDMA } else { 0 };
+    let hello = hello_frame(identity, &credential, &challenge, &nonce, last, transports);
+    stream.write_all(&hello).map_err(failed)?;
     let bytes: [u8; WELCOME_BYTES] = read_whole(&mut stream).map_err(failed)??;
     let welcome = read_welcome(&bytes, &credential, &challenge, &nonce)?;
     if welcome.worker != options.worker {
         return Err(HandshakeError::Plan(PlanError::Range("worker index")).into());
     }
-    Ok((stream, welcome))
+    let plan = &welcome.plan;
+    let memory = Memory::new(plan);
+    let nonces = [&challenge, &nonce];
+    let attached = match api {
+        Err(why) => Err(why.text),
+        Ok(api) => attach(&mut stream, api, options, &credential, nonces, &welcome, &memory)?,
+    };
+    if options.transport == Transport::Rdma
+        && let Err(reason) = attached
+    {
+        return Err(JoinError::NoRdma { address: options.address.clone(), reason });
+    }
+    // The daemon may leave what belongs to a later round unread until the rounds before it have ended.
+    let patience = plan.window * Duration::from_millis(u64::from(plan.deadline_ms)) + Duration::from_secs(10);
+    // Every credit, the leave, what says that rounds are collected, and that RDMA has ended.
+    let queue = plan.credits as usize + plan.window as usize + 4;
+    let connection = tcp::connection(stream, queue, patience).map_err(JoinError::Local)?;
+    let (connection, way) = match attached {
+        Err(reason) => (connection, Way { rdma: false, reason }),
+        Ok(attachment) => {
+            let reason = attachment.why().to_owned();
+            let fall_back = options.transport == Transport::Auto;
+            (attachment.connect(connection, &welcome, identity.job, fall_back), Way { rdma: true, reason })
+        }
+    };
+    Ok(Agreed { connection, welcome, memory, way })
+}
+
+fn no_device(error: &impl std::fmt::Display) -> NoRdma {
+    NoRdma { failure: LinkFailure::NoDevice, text: error.to_string() }
+}
+
+/// Agrees with the daemon on an RDMA connection; the inner error says why there is none.
+fn attach(
+    stream: &mut TcpStream,
+    api: &'static Api,
+    options: &JoinOptions,
+    credential: &Credential,
+    nonces: [&Nonce; 2],
+    welcome: &Welcome,
+    memory: &Memory,
+) -> Result<Result<Attachment, String>, JoinError> {
+    let failed = |error| JoinError::Io { address: options.address.clone(), error };
+    let bytes: [u8; OFFER_BYTES] = read_whole(stream).map_err(failed)??;
+    let there = match read_offer(&bytes, credential, nonces)? {
+        Ok(there) => there,
+        Err(status) => return Ok(Err(format!("the daemon offers no RDMA: {}", LinkFailure::from_number(status)))),
+    };
+    let near = stream.local_addr().ok().map(|address| address.ip());
+    let registered = rdma::Memory { shards: &memory.shards, places: &memory.places };
+    let attachment = Attachment::new(api, &options.rdma, near, registered, &welcome.plan, &there);
+    let told = match &attachment {
+        Ok(attachment) => Ok((attachment.endpoint(), attachment.area())),
+        Err(why) => Err(why.failure.number()),
+    };
+    stream.write_all(&attach_frame(&told, welcome, credential, nonces)).map_err(failed)?;
+    let bytes: [u8; HEADER_BYTES] = read_whole(stream).map_err(failed)??;
+    let status = read_attached(&bytes)?;
+    Ok(match attachment {
+        Ok(attachment) if status == 0 => Ok(attachment),
+        Ok(_) => Err(format!("the daemon could not connect: {}", LinkFailure::from_number(status))),
+        Err(why) => Err(why.text),
+    })
 }
 
 fn time_left(deadline: Instant) -> Duration {

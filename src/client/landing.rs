@@ -1,8 +1,9 @@
 //! Where the chunks of updates land: in the caller's buffer, or in one of the session's.
 
 use super::error::Lost;
+use crate::memory::{SharedSlot, Slab, Slot};
 use crate::transport::Landing;
-use crate::wire::{Header, Kind, Plan, REPORT_BYTES, Report, RoundOutcome, Violation};
+use crate::wire::{HEADER_BYTES, Header, Kind, Plan, REPORT_BYTES, Report, RoundOutcome, UPDATE_OFFSET, Violation};
 
 /// What has come of the rounds that are not collected yet.
 pub(super) struct Landed {
@@ -11,8 +12,13 @@ pub(super) struct Landed {
     epoch: u64,
     /// The oldest round that is not collected; `None` before the daemon said which is the first.
     pub(super) oldest: Option<u64>,
+    /// The rounds before this one are collected, and their places free.
+    released: Option<u64>,
     pub(super) rounds: Vec<Round>,
-    report: [u8; REPORT_BYTES],
+    /// The place of round `t` is the only slot of holder `t % rounds`.
+    places: Slab,
+    /// Bytes of updates that were copied from one place in memory to another.
+    pub(super) copied: u64,
     /// Where frames land that nobody needs any more.
     scrap: Vec<u32>,
     /// The round of a frame that had to wait for room; until that round is here whole.
@@ -20,7 +26,8 @@ pub(super) struct Landed {
 }
 
 pub(super) struct Round {
-    update: Vec<f32>,
+    /// A report's frame, and the update at [`UPDATE_OFFSET`]; `None` while a caller still reads what was there.
+    place: Option<Slot>,
     pub(super) chunks: Vec<State>,
     complete: usize,
     digest: u64,
@@ -50,11 +57,35 @@ pub(super) struct Place<'a> {
     direct: Option<&'a mut [f32]>,
 }
 
+/// Where updates of a job land that no caller waits for: one slot per round of the window, which can be registered once. Pages
+/// that are never touched cost nothing.
+pub(super) fn places(plan: &Plan) -> Slab {
+    Slab::new(plan.window as usize, 1, UPDATE_OFFSET + 4 * plan.layout.dimension(), Vec::new())
+}
+
+const REPORT: std::ops::Range<usize> = HEADER_BYTES..HEADER_BYTES + REPORT_BYTES;
+
+/// The bytes of the numbers `range` of an update in their place.
+fn bytes_of(range: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    UPDATE_OFFSET + 4 * range.start..UPDATE_OFFSET + 4 * range.end
+}
+
+/// The update in a place that was given away.
+pub(super) fn update_in(place: &SharedSlot, dimension: usize) -> &[f32] {
+    bytemuck::cast_slice(&place[bytes_of(&(0..dimension))])
+}
+
+impl Round {
+    fn numbers(&self, range: std::ops::Range<usize>) -> &[f32] {
+        let place = self.place.as_ref().expect("what has landed has a place");
+        bytemuck::cast_slice(place.part(bytes_of(&range)))
+    }
+}
+
 impl Landed {
-    pub(super) fn new(plan: Plan, job: u64, epoch: u64) -> Landed {
-        let round = |_| Round {
-            // Pages of this that are never touched cost nothing: only what comes while the caller is away lands here.
-            update: vec![0.0; plan.layout.dimension()],
+    pub(super) fn new(plan: Plan, job: u64, epoch: u64, places: Slab) -> Landed {
+        let round = |at| Round {
+            place: places.take(at),
             chunks: vec![State::Missing; plan.layout.chunks()],
             complete: 0,
             digest: 0,
@@ -66,8 +97,10 @@ impl Landed {
             job,
             epoch,
             oldest: None,
-            rounds: (0..plan.window).map(round).collect(),
-            report: [0; REPORT_BYTES],
+            released: None,
+            rounds: (0..plan.window as usize).map(round).collect(),
+            places,
+            copied: 0,
             scrap: vec![0; longest.div_ceil(4)],
             behind: None,
         }
@@ -89,30 +122,53 @@ impl Landed {
         }
     }
 
+    /// The daemon said from which round on this session takes part.
+    pub(super) fn begin(&mut self, round: u64) {
+        self.oldest = Some(round);
+        self.released = Some(round);
+    }
+
+    /// Takes back places that callers have finished with; the first round whose place is not free if that has changed.
+    pub(super) fn release(&mut self) -> Option<u64> {
+        let (oldest, before) = (self.oldest?, self.released?);
+        let mut released = before;
+        while released < oldest && self.has_place(released) {
+            released += 1;
+        }
+        self.released = Some(released);
+        (released > before).then_some(released)
+    }
+
+    fn has_place(&mut self, round: u64) -> bool {
+        let at = self.slot(round);
+        let place = &mut self.rounds[at].place;
+        *place = place.take().or_else(|| self.places.take(at));
+        place.is_some()
+    }
+
     /// Checks a frame whose payload has landed.
     pub(super) fn take_in(&mut self, header: &Header, direct: Option<&[f32]>) -> Result<(), Lost> {
         let Where::Here(slot) = self.find(header.round) else { return Ok(()) };
         let (number, chunk) = (header.round, header.chunk);
         let round = &mut self.rounds[slot];
         if header.kind == Kind::RoundEnd {
-            if !header.verifies(&self.report) {
-                return Err(Lost::Damaged { round: number, chunk });
-            }
+            let report: Option<&[u8; REPORT_BYTES]> =
+                round.place.as_ref().and_then(|place| place.part(REPORT).try_into().ok());
+            let report = report.filter(|report| header.verifies(&report[..])).and_then(Report::read);
+            round.end = Some(report.ok_or(Lost::Damaged { round: number, chunk })?);
             self.behind = self.behind.filter(|behind| *behind > number);
-            round.end = Some(Report::read(&self.report).ok_or(Lost::Damaged { round: number, chunk })?);
             return Ok(());
         }
-        let state = &mut round.chunks[chunk as usize];
-        let State::Here { direct: into, complete: false } = *state else { return Ok(()) };
+        let State::Here { direct: into, complete: false } = round.chunks[chunk as usize] else { return Ok(()) };
         let range = self.plan.layout.chunk(chunk as usize).range();
         let target = match direct {
             Some(buffer) if into => &buffer[range],
-            _ => &round.update[range],
+            _ => round.numbers(range),
         };
         if !header.verifies(bytemuck::cast_slice(target)) {
             return Err(Lost::Damaged { round: number, chunk });
         }
-        *state = State::Here { direct: into, complete: true };
+        round.chunks[chunk as usize] = State::Here { direct: into, complete: true };
         round.complete += 1;
         round.digest = round.digest.wrapping_add(Report::digest_term(chunk, header.checksum));
         Ok(())
@@ -135,14 +191,23 @@ impl Landed {
     }
 
     /// Copies what landed in our buffer for the oldest round to `update`.
-    pub(super) fn fill(&self, update: &mut [f32]) {
+    pub(super) fn fill(&mut self, update: &mut [f32]) {
         let Some(round) = self.current() else { return };
+        let mut copied = 0;
         for (index, state) in round.chunks.iter().enumerate() {
             if *state == (State::Here { direct: false, complete: true }) {
                 let range = self.plan.layout.chunk(index).range();
-                update[range.clone()].copy_from_slice(&round.update[range]);
+                update[range.clone()].copy_from_slice(round.numbers(range.clone()));
+                copied += 4 * range.len() as u64;
             }
         }
+        self.copied += copied;
+    }
+
+    /// Gives away the place of the oldest round, with its update.
+    pub(super) fn give(&mut self) -> Option<SharedSlot> {
+        let slot = self.slot(self.oldest?);
+        Some(self.rounds[slot].place.take()?.freeze())
     }
 
     /// The oldest round was collected.
@@ -165,20 +230,23 @@ impl Landed {
             if let State::Here { direct: into @ true, .. } = state {
                 *into = false;
                 let range = layout.chunk(index).range();
-                round.update[range.clone()].copy_from_slice(&direct[range]);
+                let bytes = bytes_of(&range);
+                let place = round.place.as_mut().expect("what is landing has a place");
+                place[bytes].copy_from_slice(bytemuck::cast_slice(&direct[range.clone()]));
+                self.copied += 4 * range.len() as u64;
             }
         }
     }
 }
 
-impl Landing for Place<'_> {
-    fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
-        let landed = &mut *self.landed;
-        let layout = &landed.plan.layout;
-        if header.job != landed.job {
+impl Landed {
+    /// Checks what can be known of a frame before its payload: the length that it must have, and the numbers that it covers.
+    fn check(&self, header: &Header) -> Result<(usize, std::ops::Range<usize>), Violation> {
+        let layout = &self.plan.layout;
+        if header.job != self.job {
             return Err(Violation::Job);
         }
-        if header.session != landed.epoch {
+        if header.session != self.epoch {
             return Err(Violation::Session);
         }
         let (expected, range) = match header.kind {
@@ -196,20 +264,28 @@ impl Landing for Place<'_> {
         if header.payload_bytes as usize != expected {
             return Err(Violation::Length { found: header.payload_bytes, expected: expected as u32 });
         }
-        let place = landed.find(header.round);
-        let slot = match place {
-            // The caller is so far behind that there is no buffer for this round: let the daemon wait.
-            Where::Later => {
+        Ok((expected, range))
+    }
+}
+
+impl Landing for Place<'_> {
+    fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
+        let landed = &mut *self.landed;
+        let (expected, range) = landed.check(header)?;
+        let slot = match landed.find(header.round) {
+            Where::Here(slot) if landed.has_place(header.round) => slot,
+            Where::Past => return Ok(Some(&mut bytemuck::cast_slice_mut(&mut landed.scrap)[..expected])),
+            // The caller is so far behind that there is no place for this round: let the daemon wait.
+            _ => {
                 landed.behind = Some(header.round);
                 return Ok(None);
             }
-            Where::Past => return Ok(Some(&mut bytemuck::cast_slice_mut(&mut landed.scrap)[..expected])),
-            Where::Here(slot) => slot,
         };
-        if header.kind == Kind::RoundEnd {
-            return Ok(Some(&mut landed.report));
-        }
         let round = &mut landed.rounds[slot];
+        let place = round.place.as_mut().expect("asked for above");
+        if header.kind == Kind::RoundEnd {
+            return Ok(Some(&mut place[REPORT]));
+        }
         let state = &mut round.chunks[header.chunk as usize];
         let into = match *state {
             State::Here { complete: true, .. } => {
@@ -219,10 +295,44 @@ impl Landing for Place<'_> {
             State::Missing => self.direct.is_some() && landed.oldest == Some(header.round),
         };
         *state = State::Here { direct: into, complete: false };
-        let target = match &mut self.direct {
-            Some(buffer) if into => &mut buffer[range],
-            _ => &mut round.update[range],
-        };
-        Ok(Some(bytemuck::cast_slice_mut(target)))
+        Ok(Some(match &mut self.direct {
+            Some(buffer) if into => bytemuck::cast_slice_mut(&mut buffer[range]),
+            _ => &mut place[bytes_of(&range)],
+        }))
+    }
+
+    /// The daemon has written to the place of a round. It may not before the round before it in that place is collected, so a
+    /// round that has no place is its fault.
+    fn landed(&mut self, header: &mut Header) -> Result<bool, Violation> {
+        let landed = &mut *self.landed;
+        let Some(oldest) = landed.oldest else { return Ok(false) };
+        let (first, end) = (oldest, oldest + landed.rounds.len() as u64);
+        let outside = Violation::Round { found: header.round, first, end };
+        let Where::Here(slot) = landed.find(header.round) else { return Err(outside) };
+        if !landed.has_place(header.round) {
+            return Err(outside);
+        }
+        let place = landed.rounds[slot].place.as_ref().expect("asked for above");
+        if header.kind == Kind::RoundEnd {
+            let round = header.round;
+            *header = Header::parse(place.part(0..HEADER_BYTES).try_into().expect("a header's length"))?;
+            landed.check(header)?;
+            if (header.kind, header.round) != (Kind::RoundEnd, round) {
+                return Err(outside);
+            }
+            return Ok(true);
+        }
+        (header.job, header.session) = (landed.job, landed.epoch);
+        let (_, range) = landed.check(header)?;
+        // The frame that this would have been over TCP: its checksum is part of the update's digest, by which damage shows.
+        header.checksum = header.checksum_over(place.part(bytes_of(&range)));
+        let round = &mut landed.rounds[slot];
+        let state = &mut round.chunks[header.chunk as usize];
+        if !matches!(*state, State::Here { complete: true, .. }) {
+            *state = State::Here { direct: false, complete: true };
+            round.complete += 1;
+            round.digest = round.digest.wrapping_add(Report::digest_term(header.chunk, header.checksum));
+        }
+        Ok(true)
     }
 }

@@ -10,5 +10,6 @@ mod session;
 mod worker;
 
 pub use error::{ClientError, Fault, JoinError, Lost};
-pub use session::{Session, Source, Tamper, generator_digest};
-pub use worker::{JoinOptions, Joined, Worker};
+pub use join::Way;
+pub use session::{Memory, Session, Source, Tamper, generator_digest};
+pub use worker::{JoinOptions, Joined, Update, Worker};

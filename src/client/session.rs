@@ -7,11 +7,11 @@
 use std::time::Instant;
 
 use super::error::{ClientError, JoinError, Lost};
-use super::landing::{Landed, State, Where};
+use super::landing::{Landed, State, Where, places};
 use crate::code::{Generator, encode};
-use crate::memory::Slab;
-use crate::transport::{Connection, Disconnect, Inbound, Outbound, Outgoing};
-use crate::wire::{HEADER_BYTES, Header, Kind, Report, RoundOutcome, Violation, Welcome, header_bytes, seal};
+use crate::memory::{SharedSlot, Slab};
+use crate::transport::{Connection, Disconnect, Inbound, LinkFailure, Outbound, Outgoing};
+use crate::wire::{HEADER_BYTES, Header, Kind, Plan, Report, Violation, Welcome, header_bytes, seal};
 
 /// Changes a shard after it was encoded: (round, chunk, the shard's numbers). For liars in tests and demonstrations.
 pub type Tamper<'a> = &'a mut dyn FnMut(u64, u32, &mut [f32]);
@@ -24,6 +24,23 @@ pub enum Source<'a> {
     /// In the buffer that the update lands in. A chunk whose update comes before it was encoded is not sent: the daemon no
     /// longer needs it.
     InPlace(&'a [f32]),
+}
+
+/// The memory of a session: claimed before it begins, so that a NIC can know it.
+#[derive(Clone)]
+pub struct Memory {
+    /// Shards on their way out: as many as there are credits.
+    pub shards: Slab,
+    /// Where updates land: one place per round of the window, see [`Area`](crate::wire::Area).
+    pub places: Slab,
+}
+
+impl Memory {
+    /// The memory that a worker of this plan needs.
+    pub fn new(plan: &Plan) -> Memory {
+        let shard = HEADER_BYTES + 4 * plan.layout.chunk_width();
+        Memory { shards: Slab::new(1, plan.credits as usize, shard, Vec::new()), places: places(plan) }
+    }
 }
 
 /// A session with the daemon. Rounds are submitted in order, and collected in order.
@@ -58,6 +75,20 @@ impl Session {
     /// # Errors
     /// If this side cannot make the generator that the plan names.
     pub fn new(connection: Connection, welcome: Welcome, job: u64) -> Result<Session, JoinError> {
+        let memory = Memory::new(&welcome.plan);
+        Session::with_memory(connection, welcome, job, memory)
+    }
+
+    /// [`Session::new`] with memory that was claimed before.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_memory(
+        connection: Connection,
+        welcome: Welcome,
+        job: u64,
+        memory: Memory,
+    ) -> Result<Session, JoinError> {
         let plan = welcome.plan;
         let p = &plan.parameters;
         let expected = plan.generator_digest;
@@ -74,12 +105,12 @@ impl Session {
             job,
             generator,
             row: p.place(welcome.worker as usize).row,
-            slots: Slab::new(1, plan.credits as usize, HEADER_BYTES + 4 * plan.layout.chunk_width(), Vec::new()),
+            slots: memory.shards,
             sent: 0,
             granted: 0,
             submitting: None,
             next_round: 0,
-            landed: Landed::new(plan, job, welcome.epoch),
+            landed: Landed::new(plan, job, welcome.epoch, memory.places),
             lost: None,
             bytes_sent: 0,
             bytes_received: 0,
@@ -104,6 +135,16 @@ impl Session {
     /// Bytes of frames sent and received in this session.
     pub fn traffic(&self) -> (u64, u64) {
         (self.bytes_sent, self.bytes_received)
+    }
+
+    /// Bytes of updates that were copied from one place in memory to another in this session.
+    pub fn copied(&self) -> u64 {
+        self.landed.copied
+    }
+
+    /// Why the faster of two ways was given up, once after it was.
+    pub fn fell_back(&mut self) -> Option<LinkFailure> {
+        self.inbound.fell_back()
     }
 
     /// Why the session is over, if it is.
@@ -217,8 +258,19 @@ impl Session {
             self.take_in(&header, direct.as_deref())?;
             moved = true;
         }
+        self.release();
         moved |= self.flush(now)?;
+        // A change of the way may need several turns, and no descriptor announces them.
+        moved |= self.inbound.descriptor().is_some() && self.inbound.wants_turn();
+        moved |= self.outbound.descriptor().is_some() && self.outbound.wants_turn();
         Ok(moved)
+    }
+
+    /// Lets the daemon write to places that are free again.
+    fn release(&mut self) {
+        if let Some(round) = self.landed.release() {
+            self.outbound.release(round);
+        }
     }
 
     fn flush(&mut self, now: Instant) -> Result<bool, Lost> {
@@ -238,7 +290,7 @@ impl Session {
         }
         match header.kind {
             Kind::Ready => {
-                self.landed.oldest = Some(header.round);
+                self.landed.begin(header.round);
                 self.next_round = header.round;
             }
             Kind::Credit => self.granted = self.granted.max(header.argument),
@@ -253,25 +305,41 @@ impl Session {
     /// # Errors
     /// If the round is undecodable (the session goes on), or the session is over.
     pub fn collect(&mut self, update: &mut [f32]) -> Option<Result<(u64, Report), ClientError>> {
+        self.collect_by(|landed| landed.fill(update)).map(|ended| ended.map(|(number, report, ())| (number, report)))
+    }
+
+    /// The end of the oldest round, if it has come, with the place that its update landed in: nothing is copied. The place belongs
+    /// to the caller until it drops it; a round that needs it waits.
+    ///
+    /// # Errors
+    /// As [`Session::collect`].
+    pub fn collect_place(&mut self) -> Option<Result<(u64, Report, SharedSlot), ClientError>> {
+        let given = self.collect_by(|landed| landed.give())?;
+        Some(given.map(|(number, report, place)| (number, report, place.expect("a round that ended has its place"))))
+    }
+
+    fn collect_by<T>(&mut self, take: impl FnOnce(&mut Landed) -> T) -> Option<Result<(u64, Report, T), ClientError>> {
         let number = self.landed.oldest?;
         let Some(report) = self.landed.ended() else {
             return self.lost.map(|why| Err(ClientError::AggregatorLost { round: number, why }));
         };
-        if report.outcome == RoundOutcome::Complete {
-            if self.landed.digest() != report.digest {
+        let taken = match ClientError::undecodable(number, report) {
+            Some(error) => Err(error),
+            None if self.landed.digest() != report.digest => {
                 let why = Lost::Digest { round: number };
                 self.lost = Some(why);
                 self.inbound.close();
                 return Some(Err(ClientError::AggregatorLost { round: number, why }));
             }
-            self.landed.fill(update);
-        }
+            None => Ok(take(&mut self.landed)),
+        };
         self.landed.advance();
+        self.release();
         self.next_round = self.next_round.max(number + 1);
         if self.submitting.is_some_and(|submission| submission.round == number) {
             self.submitting = None;
         }
-        Some(ClientError::undecodable(number, report).map_or(Ok((number, report)), Err))
+        Some(taken.map(|taken| (number, report, taken)))
     }
 
     /// The caller takes its buffer away before the oldest round has ended: keeps what had landed there.

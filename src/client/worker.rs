@@ -1,4 +1,4 @@
-//! A worker's handle: the session over TCP, driven by the caller while it is in a call, and by a sleeping thread meanwhile.
+//! A worker's handle: the session over TCP or RDMA, driven by the caller while it is in a call, and by a sleeping thread meanwhile.
 //!
 //! The thread exists because a worker computes for long without calling us: whatever the daemon sends in that time must be
 //! taken, or one slow worker would hold up the update slots that serve all.
@@ -13,10 +13,13 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::error::{ClientError, JoinError, Lost};
-use super::join::handshake;
+use super::join::{Agreed, Way, join};
+use super::landing::update_in;
 use super::session::{Session, Source, Tamper};
 use crate::code::Place;
-use crate::transport::{Disconnect, tcp};
+use crate::memory::SharedSlot;
+use crate::transport::rdma;
+use crate::transport::{Disconnect, Transport};
 use crate::wire::{Identity, Plan, Report, Resume};
 
 /// How to join.
@@ -34,10 +37,15 @@ pub struct JoinOptions {
     pub join_timeout: Duration,
     /// The longest that one call waits for a round to end.
     pub round_timeout: Duration,
+    /// How shards and updates travel.
+    pub transport: Transport,
+    /// Which RDMA port is used, and how.
+    pub rdma: rdma::Options,
 }
 
 impl JoinOptions {
-    /// Options for worker `worker` of job `job` at `address`, without a token, with 10 s to join and 10 minutes per round.
+    /// Options for worker `worker` of job `job` at `address`, without a token, with 10 s to join and 10 minutes per round, by RDMA
+    /// where there is any.
     pub fn new(address: impl Into<String>, job: impl Into<String>, worker: u32) -> JoinOptions {
         JoinOptions {
             address: address.into(),
@@ -46,6 +54,8 @@ impl JoinOptions {
             token: String::new(),
             join_timeout: Duration::from_secs(10),
             round_timeout: Duration::from_secs(600),
+            transport: Transport::Auto,
+            rdma: rdma::Options::default(),
         }
     }
 }
@@ -171,6 +181,51 @@ pub struct Worker {
     plan: Plan,
     last: Option<Resume>,
     joined: Joined,
+    way: Way,
+}
+
+/// The update of one round, where it landed: nothing was copied. Until it is dropped its place cannot take another round's, so a
+/// worker that keeps it for more rounds than its window has falls behind.
+pub struct Update {
+    place: Option<SharedSlot>,
+    dimension: usize,
+    round: u64,
+    report: Report,
+    shared: Arc<Shared>,
+}
+
+impl Update {
+    /// The round.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// What the daemon reports of it.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+}
+
+impl std::ops::Deref for Update {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        update_in(self.place.as_ref().expect("held until dropped"), self.dimension)
+    }
+}
+
+impl Drop for Update {
+    fn drop(&mut self) {
+        self.place = None;
+        // Somebody may wait for the place. Fails only if the counter behind it is full, and then nobody sleeps.
+        let _ = self.shared.waker.wake();
+    }
+}
+
+impl std::fmt::Debug for Update {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Update").field("round", &self.round).field("report", &self.report).finish_non_exhaustive()
+    }
 }
 
 impl Worker {
@@ -188,20 +243,19 @@ impl Worker {
     /// As [`Worker::join`].
     pub fn join_after(options: &JoinOptions, last: Option<Resume>) -> Result<Worker, JoinError> {
         let deadline = Instant::now() + options.join_timeout;
-        let (stream, welcome) = handshake(options, last, deadline)?;
+        let Agreed { connection, welcome, memory, way } = join(options, last, deadline)?;
         let plan = welcome.plan;
-        // The daemon may leave what belongs to a later round unread until the rounds before it have ended.
-        let patience = plan.window * Duration::from_millis(u64::from(plan.deadline_ms)) + Duration::from_secs(10);
-        // Every credit, and the leave.
-        let connection = tcp::connection(stream, plan.credits as usize + 1, patience).map_err(JoinError::Local)?;
-        let session = Session::new(connection, welcome, Identity::new(&options.job, options.worker).job)?;
+        let job = Identity::new(&options.job, options.worker).job;
+        let session = Session::with_memory(connection, welcome, job, memory)?;
         let poll = Poll::new().map_err(JoinError::Local)?;
         let (inbound, outbound) = session.halves();
-        let sockets = [
+        let sources = [
             (inbound.descriptor(), INBOUND, Interest::READABLE),
+            (inbound.completions(), INBOUND, Interest::READABLE),
             (outbound.descriptor(), OUTBOUND, Interest::WRITABLE),
+            (outbound.completions(), OUTBOUND, Interest::READABLE),
         ];
-        for (descriptor, token, interest) in sockets {
+        for (descriptor, token, interest) in sources {
             if let Some(descriptor) = descriptor {
                 poll.registry().register(&mut SourceFd(&descriptor), token, interest).map_err(JoinError::Local)?;
             }
@@ -231,7 +285,7 @@ impl Worker {
             builder.spawn(move || receive_meanwhile(&shared)).map_err(JoinError::Local)?
         };
         let joined = Joined::after(last, welcome.last, round);
-        Ok(Worker { shared, thread: Some(thread), options: options.clone(), plan, last, joined })
+        Ok(Worker { shared, thread: Some(thread), options: options.clone(), plan, last, joined, way })
     }
 
     /// Joins again after the session was lost, with the same options.
@@ -277,6 +331,21 @@ impl Worker {
     /// Bytes of frames sent and received in this session.
     pub fn traffic(&self) -> (u64, u64) {
         self.shared.driver().session.traffic()
+    }
+
+    /// How this session's shards and updates travel now, and why. A session that began by RDMA may have gone on by TCP.
+    pub fn way(&mut self) -> &Way {
+        if let Some(failure) = self.shared.driver().session.fell_back() {
+            self.way = Way { rdma: false, reason: format!("RDMA ended in mid-run: {failure}") };
+        }
+        &self.way
+    }
+
+    /// Bytes of updates that this library has copied in this session from one place in memory to another:
+    /// [`Worker::wait`] and [`Worker::exchange`] do so where an update could not land in the caller's buffer, which over RDMA is
+    /// always; [`Worker::update`] never does.
+    pub fn copied(&self) -> u64 {
+        self.shared.driver().session.copied()
     }
 
     /// Has the job closed a round that this worker has not submitted? Then computing for it is of no use:
@@ -334,6 +403,40 @@ impl Worker {
     pub fn wait(&mut self, update: &mut [f32]) -> Result<Report, ClientError> {
         self.check_length("the buffer for the update", update.len())?;
         self.finish(update, |_, _| {})
+    }
+
+    /// Waits for the oldest round that was not collected, and gives its update where it landed: nothing is copied.
+    ///
+    /// # Errors
+    /// As [`Worker::wait`].
+    pub fn update(&mut self) -> Result<Update, ClientError> {
+        let mut driver = self.shared.driver();
+        let patience = Patience::new(driver.session.oldest().unwrap_or(0), self.options.round_timeout);
+        let result = loop {
+            if let Some(result) = driver.session.collect_place() {
+                break result;
+            }
+            match patience.turn(&mut driver, None) {
+                Ok(()) => {}
+                Err(error @ ClientError::Timeout { .. }) => return Err(error),
+                // What was complete when the connection ended counts.
+                Err(error) => break driver.session.collect_place().unwrap_or(Err(error)),
+            }
+        };
+        drop(driver);
+        self.collected(result.as_ref().map(|(round, report, _)| (*round, report.digest)));
+        let (round, report, place) = result?;
+        let (shared, dimension) = (self.shared.clone(), self.plan.layout.dimension());
+        Ok(Update { place: Some(place), dimension, round, report, shared })
+    }
+
+    fn collected(&mut self, ended: Result<(u64, u64), &ClientError>) {
+        match ended {
+            Ok((round, digest)) => self.last = Some(Resume { round, digest }),
+            // Closed without an update: nothing is missed.
+            Err(ClientError::Undecodable { round, .. }) => self.last = Some(Resume { round: *round, digest: 0 }),
+            Err(_) => {}
+        }
     }
 
     /// Submits the gradient in `buffer` and replaces it by the update. After an error `buffer` holds neither.
@@ -404,12 +507,7 @@ impl Worker {
             }
         };
         drop(driver);
-        match &result {
-            Ok((round, report)) => self.last = Some(Resume { round: *round, digest: report.digest }),
-            // Closed without an update: nothing is missed.
-            Err(ClientError::Undecodable { round, .. }) => self.last = Some(Resume { round: *round, digest: 0 }),
-            Err(_) => {}
-        }
+        self.collected(result.as_ref().map(|(round, report)| (*round, report.digest)));
         result.map(|(_, report)| report)
     }
 

@@ -25,6 +25,7 @@ pub use problem::{Place, Problem};
 pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, ROWS_MAX};
+use crate::transport::{Transport, rdma};
 use crate::wire::{CHUNKS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
 use std::net::SocketAddr;
@@ -44,6 +45,8 @@ pub struct Config {
     pub verify: Verify,
     /// `[listen]`.
     pub listen: Listen,
+    /// `[rdma]`.
+    pub rdma: rdma::Options,
     /// `[memory]`.
     pub memory: Memory,
     /// `[cores]`.
@@ -110,6 +113,8 @@ pub struct Verify {
 pub struct Listen {
     /// The address to listen on.
     pub address: SocketAddr,
+    /// How shards and updates travel.
+    pub transport: Transport,
     /// Who may connect.
     pub admission: Admission,
     /// How long a connection may take to say who it is.

@@ -14,14 +14,17 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-use crate::pipeline::{Handle, Job, Limits};
-use crate::transport::tcp;
+use crate::pipeline::{Counter, Handle, Job, Limits};
+use crate::transport::rdma::verbs::AsyncEvent;
+use crate::transport::rdma::{Fabric, LinkFailure, Offer};
+use crate::transport::{Connection, Transport, tcp};
 use crate::wire::{
-    Credential, HELLO_BYTES, Hello, Nonce, Refusal, Welcome, accept_hello, challenge_frame, refusal_frame,
-    welcome_frame,
+    ATTACH_BYTES, Credential, HELLO_BYTES, Hello, Nonce, Refusal, TRANSPORT_RDMA, Welcome, accept_hello,
+    attached_frame, challenge_frame, offer_frame, read_attach, refusal_frame, welcome_frame,
 };
 
 const LISTENER: Token = Token(usize::MAX);
+const DEVICE: Token = Token(usize::MAX - 1);
 
 /// Refusals that are logged per second.
 const REFUSALS_PER_SECOND: u32 = 10;
@@ -42,6 +45,8 @@ pub struct Door {
     handshake: Duration,
     bucket: Bucket,
     visitors: Vec<Option<Visitor>>,
+    rdma: Result<Fabric, LinkFailure>,
+    transport: Transport,
     refusals: Bucket,
     joined: Vec<Option<Instant>>,
     next_session: u64,
@@ -52,8 +57,44 @@ struct Visitor {
     stream: TcpStream,
     nonce: Nonce,
     deadline: Instant,
-    hello: [u8; HELLO_BYTES],
+    bytes: [u8; LONGEST],
     read: usize,
+    stage: Stage,
+}
+
+/// The longest frame that a visitor sends.
+const LONGEST: usize = if HELLO_BYTES > ATTACH_BYTES { HELLO_BYTES } else { ATTACH_BYTES };
+
+/// What a visitor is asked for.
+enum Stage {
+    /// Who it is.
+    Hello,
+    /// Its end of an RDMA connection.
+    Attach(Box<Pending>),
+}
+
+/// A worker that was welcomed and offered RDMA.
+struct Pending {
+    welcome: Welcome,
+    nonce: Nonce,
+    offer: Offer,
+}
+
+impl Stage {
+    fn bytes(&self) -> usize {
+        match self {
+            Stage::Hello => HELLO_BYTES,
+            Stage::Attach(_) => ATTACH_BYTES,
+        }
+    }
+}
+
+/// How workers may come, and the RDMA port that they can come to.
+pub struct Ways {
+    /// What was configured.
+    pub transport: Transport,
+    /// The port, or why there is none.
+    pub rdma: Result<Fabric, LinkFailure>,
 }
 
 /// Lets so many connections through per second, and as many at once.
@@ -90,6 +131,7 @@ impl Door {
         job: Arc<Job>,
         credentials: Vec<Credential>,
         handle: Handle,
+        ways: Ways,
         handshake: Duration,
         per_second: u32,
     ) -> io::Result<Door> {
@@ -97,6 +139,9 @@ impl Door {
         let mut listener = TcpListener::from_std(listener);
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        if let Ok(fabric) = &ways.rdma {
+            poll.registry().register(&mut SourceFd(&fabric.descriptor()), DEVICE, Interest::READABLE)?;
+        }
         let workers = credentials.len();
         Ok(Door {
             listener,
@@ -107,6 +152,8 @@ impl Door {
             handshake,
             bucket: Bucket::new(per_second),
             visitors: (0..Door::visitors(workers)).map(|_| None).collect(),
+            rdma: ways.rdma,
+            transport: ways.transport,
             refusals: Bucket::new(REFUSALS_PER_SECOND),
             joined: vec![None; workers],
             next_session: 1,
@@ -136,7 +183,10 @@ impl Door {
             if accepting {
                 accepting = self.accept(now);
             }
-            for event in events.iter().filter(|event| event.token() != LISTENER) {
+            if events.iter().any(|event| event.token() == DEVICE) {
+                self.device_events();
+            }
+            for event in events.iter().filter(|event| ![LISTENER, DEVICE].contains(&event.token())) {
                 self.hear(event.token().0, now);
             }
             self.expire(now);
@@ -185,7 +235,8 @@ impl Door {
         match greeted {
             Ok(()) => {
                 let deadline = now + self.handshake;
-                self.visitors[place] = Some(Visitor { stream, nonce, deadline, hello: [0; HELLO_BYTES], read: 0 });
+                self.visitors[place] =
+                    Some(Visitor { stream, nonce, deadline, bytes: [0; LONGEST], read: 0, stage: Stage::Hello });
             }
             Err(error) => tracing::debug!(%error, "a connection ended before the handshake"),
         }
@@ -193,13 +244,14 @@ impl Door {
 
     fn hear(&mut self, place: usize, now: Instant) {
         let Some(visitor) = self.visitors.get_mut(place).and_then(Option::as_mut) else { return };
+        let wanted = visitor.stage.bytes();
         loop {
-            // Not a byte more than the hello: what follows it belongs to the pipeline.
-            match (&visitor.stream).read(&mut visitor.hello[visitor.read..]) {
+            // Not a byte more than is asked for: what follows it belongs to the pipeline.
+            match (&visitor.stream).read(&mut visitor.bytes[visitor.read..wanted]) {
                 Ok(0) => break,
                 Ok(bytes) => {
                     visitor.read += bytes;
-                    if visitor.read == HELLO_BYTES {
+                    if visitor.read == wanted {
                         break;
                     }
                 }
@@ -208,28 +260,43 @@ impl Door {
                 Err(_) => break,
             }
         }
-        let Some(visitor) = self.visitors[place].take() else { return };
+        let Some(mut visitor) = self.visitors[place].take() else { return };
         // Closing the descriptor takes it off the poll in any case; a worker's is registered anew with its reactor.
         let _ = self.poll.registry().deregister(&mut SourceFd(&visitor.stream.as_raw_fd()));
-        if visitor.read == HELLO_BYTES {
-            match accept_hello(&visitor.hello, &visitor.nonce, self.job.number, &self.credentials) {
-                Ok(hello) => self.admit(visitor, &hello, now),
-                Err(refusal) => {
-                    if self.refusals.take(now) {
-                        tracing::warn!(%refusal, "a connection was refused");
-                    }
-                    refuse(&visitor.stream, refusal);
+        if visitor.read < wanted {
+            return;
+        }
+        match std::mem::replace(&mut visitor.stage, Stage::Hello) {
+            Stage::Attach(pending) => self.attach(visitor, *pending),
+            Stage::Hello => {
+                let hello = visitor.bytes.first_chunk().expect("a visitor has room for a hello");
+                match accept_hello(hello, &visitor.nonce, self.job.number, &self.credentials) {
+                    Ok(hello) => self.welcome(place, visitor, &hello, now),
+                    Err(refusal) => self.refuse(&visitor.stream, refusal, now),
                 }
             }
         }
     }
 
-    fn admit(&mut self, visitor: Visitor, hello: &Hello, now: Instant) {
+    fn refuse(&mut self, stream: &TcpStream, refusal: Refusal, now: Instant) {
+        if self.refusals.take(now) {
+            tracing::warn!(%refusal, "a connection was refused");
+        }
+        refuse(stream, refusal);
+    }
+
+    /// The peer is who it says. Tells it the plan; offers RDMA if it asked for that, and admits it otherwise.
+    fn welcome(&mut self, place: usize, mut visitor: Visitor, hello: &Hello, now: Instant) {
         let worker = hello.identity.worker;
         let since = self.joined[worker as usize].map(|joined| now.saturating_duration_since(joined));
         if let Some(since) = since.filter(|since| *since < BETWEEN_JOINS) {
             let wait_ms = (BETWEEN_JOINS - since).as_millis() as u64 + 1;
             refuse(&visitor.stream, Refusal::TooSoon { found: u64::from(worker), wait_ms });
+            return;
+        }
+        let asks = hello.transports & TRANSPORT_RDMA != 0;
+        if self.transport == Transport::Rdma && !asks {
+            self.refuse(&visitor.stream, Refusal::RdmaOnly { found: u64::from(worker) }, now);
             return;
         }
         let last = self.handle.board.last().or(self.job.resume);
@@ -245,22 +312,140 @@ impl Door {
         }
         let session = self.next_session;
         self.next_session += 1;
-        let plan = self.job.plan;
-        let welcome = Welcome { plan, worker, session, epoch: self.job.epoch, last };
-        let frame = welcome_frame(&welcome, &self.credentials[worker as usize], &visitor.nonce, &hello.nonce);
-        let Visitor { stream, .. } = visitor;
-        let outbound = Limits::of(&plan, self.job.updates).outbound;
-        // The pusher's own deadline comes first, and says why.
-        let patience = self.job.write_deadline + Duration::from_secs(5);
-        let connection = (&stream).write_all(&frame).and_then(|()| tcp::connection(stream, outbound, patience));
-        match connection {
-            Ok(connection) => {
-                self.joined[worker as usize] = Some(now);
-                if !self.handle.admit(worker, session, connection) {
-                    tracing::error!(worker, "too many workers join at once: this one must try again");
+        let welcome = Welcome { plan: self.job.plan, worker, session, epoch: self.job.epoch, last };
+        let credential = &self.credentials[worker as usize];
+        let mut told = (&visitor.stream).write_all(&welcome_frame(&welcome, credential, &visitor.nonce, &hello.nonce));
+        let offer = asks.then(|| self.offer(worker));
+        if let Some(offer) = &offer {
+            let endpoint = offer.as_ref().map(Offer::endpoint).map_err(|why| why.number());
+            let frame = offer_frame(&endpoint, self.job.epoch, credential, [&visitor.nonce, &hello.nonce]);
+            told = told.and_then(|()| (&visitor.stream).write_all(&frame));
+        }
+        if let Err(error) = told {
+            tracing::debug!(worker, %error, "a worker's connection ended during the handshake");
+            return;
+        }
+        self.joined[worker as usize] = Some(now);
+        match offer {
+            None => self.admit_by_tcp(visitor.stream, worker, session, None),
+            Some(Err(why)) => self.admit_by_tcp(visitor.stream, worker, session, Some(why)),
+            Some(Ok(offer)) => {
+                visitor.stage = Stage::Attach(Box::new(Pending { welcome, nonce: hello.nonce, offer }));
+                visitor.read = 0;
+                let descriptor = visitor.stream.as_raw_fd();
+                let again = self.poll.registry().register(&mut SourceFd(&descriptor), Token(place), Interest::READABLE);
+                match again {
+                    Ok(()) => self.visitors[place] = Some(visitor),
+                    Err(error) => tracing::debug!(worker, %error, "a worker's connection ended during the handshake"),
                 }
             }
+        }
+    }
+
+    fn offer(&self, worker: u32) -> Result<Offer, LinkFailure> {
+        let fabric = self.rdma.as_ref().map_err(|why| *why)?;
+        fabric.offer(worker as usize).map_err(|why| {
+            tracing::warn!(worker, %why, "no RDMA connection can be offered");
+            why.failure
+        })
+    }
+
+    /// A worker that was offered RDMA answers: with its end, or why it has none.
+    fn attach(&mut self, visitor: Visitor, pending: Pending) {
+        let Pending { welcome, nonce, offer } = pending;
+        let Welcome { worker, session, epoch, .. } = welcome;
+        let credential = &self.credentials[worker as usize];
+        let bytes = visitor.bytes.first_chunk().expect("a visitor has room for an attach");
+        let answer = match read_attach(bytes, &welcome, credential, [&visitor.nonce, &nonce]) {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(worker, %error, "a worker's answer to the offer of RDMA was refused");
+                refuse(&visitor.stream, Refusal::Unreadable);
+                return;
+            }
+        };
+        let stream = visitor.stream;
+        let (endpoint, area) = match answer {
+            Ok(answer) => answer,
+            Err(status) => return self.attached_by_tcp(stream, worker, session, LinkFailure::from_number(status)),
+        };
+        let Ok(fabric) = &self.rdma else { return };
+        let connected = stream.try_clone().and_then(|voice| Ok((voice, self.control(stream)?)));
+        let (voice, control) = match connected {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::debug!(worker, %error, "a worker's connection ended during the handshake");
+                return;
+            }
+        };
+        match fabric.connect(offer, &endpoint, area, control) {
+            Ok(connection) => {
+                // It fits into the socket's buffer, or the connection is broken, which the pipeline will see.
+                let _ = (&voice).write_all(&attached_frame(0, epoch));
+                self.handle.board.count(Counter::RdmaSessions, 1);
+                tracing::info!(worker, transport = "rdma", "worker admitted");
+                self.admit(worker, session, connection);
+            }
+            Err((_, why)) => {
+                tracing::warn!(worker, %why, "the RDMA connection could not be made");
+                self.attached_by_tcp(voice, worker, session, why.failure);
+            }
+        }
+    }
+
+    /// It could not be RDMA after all.
+    fn attached_by_tcp(&mut self, stream: TcpStream, worker: u32, session: u64, why: LinkFailure) {
+        if self.transport == Transport::Rdma {
+            refuse(&stream, Refusal::RdmaOnly { found: u64::from(worker) });
+            return;
+        }
+        // Fails only if the connection is broken, which the pipeline will see.
+        let _ = (&stream).write_all(&attached_frame(why.number(), self.job.epoch));
+        self.admit_by_tcp(stream, worker, session, Some(why));
+    }
+
+    /// The TCP connection of a session.
+    fn control(&self, stream: TcpStream) -> io::Result<Connection> {
+        // Beside all frames of the pipeline: those by which a session changes from RDMA to TCP.
+        let queue = Limits::of(&self.job.plan, self.job.updates).outbound + 2;
+        // The pusher's own deadline comes first, and says why.
+        let patience = self.job.write_deadline + Duration::from_secs(5);
+        tcp::connection(stream, queue, patience)
+    }
+
+    fn admit_by_tcp(&mut self, stream: TcpStream, worker: u32, session: u64, refused: Option<LinkFailure>) {
+        if let Some(why) = refused {
+            self.handle.board.count(Counter::RdmaRefused, 1);
+            // What was not wanted here is no news.
+            if why != LinkFailure::NotWanted {
+                tracing::info!(worker, %why, "worker asked for RDMA and comes by TCP");
+            }
+        }
+        match self.control(stream) {
+            Ok(connection) => {
+                tracing::info!(worker, transport = "tcp", "worker admitted");
+                self.admit(worker, session, connection);
+            }
             Err(error) => tracing::debug!(worker, %error, "a worker's connection ended during the handshake"),
+        }
+    }
+
+    fn admit(&self, worker: u32, session: u64, connection: Connection) {
+        if !self.handle.admit(worker, session, connection) {
+            tracing::error!(worker, "too many workers join at once: this one must try again");
+        }
+    }
+
+    fn device_events(&self) {
+        let Ok(fabric) = &self.rdma else { return };
+        for event in fabric.events() {
+            match event {
+                AsyncEvent::Other(_) => tracing::debug!(?event, "RDMA device event"),
+                AsyncEvent::DeviceLost | AsyncEvent::CompletionQueueOverrun => {
+                    tracing::error!(?event, "RDMA device event")
+                }
+                _ => tracing::warn!(?event, "RDMA device event"),
+            }
         }
     }
 

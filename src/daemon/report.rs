@@ -49,6 +49,11 @@ impl Reporter {
                     tracing::info!(worker, why = %why, "worker left");
                 }
             }
+            Event::FellBack { worker, why } => {
+                if self.may_write(worker as usize, now) {
+                    tracing::warn!(worker, why = %why, "RDMA connection ended: the session goes on by TCP");
+                }
+            }
             Event::NotReading { worker } => {
                 if self.may_write(worker as usize, now) {
                     tracing::warn!(worker, "worker does not take its update: session ended");

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::config::{Admission, Config, CoreMap, Idle, Rule, Stage as StageName};
-use super::door::Door;
+use super::door::{Door, Ways};
 use super::exit::Exit;
 use super::journal::{self, JournalError};
 use super::report::Reporter;
@@ -16,6 +16,9 @@ use super::tokens::{self, TokenError};
 use crate::client::generator_digest;
 use crate::code::{Family, Form, Generator, GeneratorError, locates_surely};
 use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, ReactorError, Stage};
+use crate::transport::Transport;
+use crate::transport::rdma::ffi::Api;
+use crate::transport::rdma::{Fabric, LinkFailure, Needs, NoRdma};
 use crate::wire::{self, Credential, Identity, Plan};
 
 /// How often the main thread looks for signals and events.
@@ -50,6 +53,9 @@ pub enum ServeError {
         /// Bytes needed.
         bytes: usize,
     },
+    /// RDMA was asked for by name, and is not to be had.
+    #[error("listen.transport is \"rdma\", and there is no RDMA: {0}")]
+    NoRdma(String),
     /// The operating system has no randomness, event queue or thread for us.
     #[error("cannot start: {0}")]
     System(io::Error),
@@ -83,6 +89,7 @@ impl ServeError {
                 _ => Exit::Unavailable,
             },
             ServeError::System(_) | ServeError::Reactor(_) => Exit::Resources,
+            ServeError::NoRdma(_) => Exit::Temporary,
             ServeError::Died(_) => Exit::Software,
         }
     }
@@ -217,6 +224,7 @@ impl Daemon {
         if let Some(file) = journal_file {
             pipeline.pusher.keep_journal(file);
         }
+        let ways = ways(config, &job, &pipeline, idle)?;
         let Pipeline { receiver, assembler, locators, decoders, pusher, handle } = pipeline;
         let (mut receiver, mut assembler, mut pusher) = (Some(receiver), Some(assembler), Some(pusher));
         let (mut locators, mut decoders) = (locators.into_iter(), decoders.into_iter());
@@ -251,6 +259,7 @@ impl Daemon {
             job.clone(),
             credentials,
             handle.clone(),
+            ways,
             config.listen.handshake,
             config.listen.connections_per_second,
         )
@@ -314,10 +323,46 @@ impl Drop for Daemon {
     }
 }
 
+/// How workers may come: opens the RDMA port and registers the slots, where that is wanted and there is one.
+fn ways(config: &Config, job: &Job, pipeline: &Pipeline, idle: pipeline::Idle) -> Result<Ways, ServeError> {
+    let transport = config.listen.transport;
+    if transport == Transport::Tcp {
+        return Ok(Ways { transport, rdma: Err(LinkFailure::NotWanted) });
+    }
+    let limits = Limits::of(&job.plan, job.updates);
+    let needs = Needs {
+        workers: job.plan.parameters.workers(),
+        credits: limits.credits,
+        outbound: limits.outbound,
+        layout: job.plan.layout,
+        sleeps: idle == pipeline::Idle::Park,
+        fall_back: transport == Transport::Auto,
+    };
+    let near = Some(config.listen.address.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
+    let opened = Api::load().map_err(|error| NoRdma { failure: LinkFailure::NoDevice, text: error.to_string() });
+    let opened = opened.and_then(|api| {
+        let (shards, updates, bells) = (pipeline.receiver.slab(), pipeline.pusher.slab(), pipeline.handle.bells());
+        Fabric::open(api, &config.rdma, near, needs, shards, updates, bells)
+    });
+    match opened {
+        Ok(fabric) => {
+            pipeline.handle.board.count(pipeline::Counter::RdmaRegions, fabric.regions() as u64);
+            tracing::info!(port = %fabric.why(), regions = fabric.regions(), "RDMA");
+            Ok(Ways { transport, rdma: Ok(fabric) })
+        }
+        Err(error) if transport == Transport::Rdma => Err(ServeError::NoRdma(error.text)),
+        Err(error) => {
+            tracing::info!(why = %error, "no RDMA: workers come by TCP");
+            Ok(Ways { transport, rdma: Err(error.failure) })
+        }
+    }
+}
+
 /// Raises the limit on open descriptors to what this job can need, or says that it is too low.
 fn descriptors(workers: usize) {
-    // Two per session, a session that is being replaced, the strangers at the door, and our own.
-    let needed = (4 * workers + Door::visitors(workers) + 64) as u64;
+    // Four per session (two of a socket, two of completion queues), a session that is being replaced, the strangers at the door,
+    // and our own.
+    let needed = (8 * workers + Door::visitors(workers) + 64) as u64;
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return;

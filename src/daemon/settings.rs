@@ -5,6 +5,7 @@
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
 use super::config::{Generator, Idle, Level, LogFormat, Rule};
+use crate::transport::{Transport, rdma};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
@@ -48,6 +49,8 @@ pub enum Kind {
         /// The greatest.
         max: u64,
     },
+    /// One of a few whole numbers.
+    OneOf(&'static [u64]),
     /// A number that is finite and not 0 as an `f32`.
     Factor,
     /// A number above 0 and below 1, as an `f32` too.
@@ -62,6 +65,8 @@ pub enum Kind {
     Path,
     /// Which stages run on which core.
     Cores,
+    /// RDMA devices and ports, as NCCL lists them.
+    Devices,
 }
 
 /// What holds when nobody sets a setting.
@@ -98,6 +103,7 @@ impl Kind {
         match self {
             Kind::Name => "a name of 1 to 64 characters out of a-z, 0-9, '.', '_' and '-'".into(),
             Kind::Integer { min, max } => format!("an integer from {min} to {max}"),
+            Kind::OneOf(numbers) => numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" or "),
             Kind::Factor => "a number other than 0 that fits into 32-bit floating point".into(),
             Kind::Fraction => "a number above 0 and below 1".into(),
             Kind::Switch => "true or false".into(),
@@ -108,6 +114,7 @@ impl Kind {
             Kind::Address => "an IP address and a port, such as \"0.0.0.0:7447\" or \"[::]:7447\"".into(),
             Kind::Path => "a path".into(),
             Kind::Cores => "\"auto\" or an array with one array of stage names per core".into(),
+            Kind::Devices => rdma::DeviceList::EXPECTS.into(),
         }
     }
 }
@@ -123,6 +130,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "rounds", help: "How long a round lasts and how many overlap." },
     Section { name: "verify", help: "When shards are held to agree." },
     Section { name: "listen", help: "Where workers connect, and who may." },
+    Section { name: "rdma", help: "How shards and updates travel over RDMA; where there is none, none of it matters." },
     Section { name: "memory", help: "How much is in flight; all memory is taken at the start." },
     Section { name: "cores", help: "Which stage runs on which core." },
     Section { name: "state", help: "What survives a restart." },
@@ -302,6 +310,16 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "listen",
+        key: "transport",
+        kind: Kind::Choice(words::<Transport>),
+        default: DefaultValue::Value("\"auto\""),
+        unit: "",
+        help: "How shards and updates travel",
+        doc: "With \"auto\" workers that can come by RDMA do, and the others come by TCP. With \"rdma\" only those who come by \
+              RDMA are taken, and the daemon does not start without a device. In any case a worker connects by TCP first.",
+    },
+    Setting {
+        section: "listen",
         key: "token_file",
         kind: Kind::Path,
         default: DefaultValue::Unset("\"/etc/solond/tokens\""),
@@ -346,6 +364,74 @@ pub const SETTINGS: &[Setting] = &[
         unit: "ms",
         help: "Time in which a worker must take what is pushed to it",
         doc: "A worker that reads nothing for so long is disconnected; the others never wait for it.",
+    },
+    Setting {
+        section: "rdma",
+        key: "devices",
+        kind: Kind::Devices,
+        default: DefaultValue::Unset("\"mlx5_0:1,mlx5_1\""),
+        unit: "",
+        help: "The RDMA devices and ports that may be used",
+        doc: "In the syntax of NCCL_IB_HCA: names are beginnings of names unless '=' stands before the list, and '^' before \
+              it means all but these. When not set, all may be used; `solon rdma devices` shows them.",
+    },
+    Setting {
+        section: "rdma",
+        key: "gid_index",
+        kind: Kind::Integer { min: 0, max: 255 },
+        default: DefaultValue::Unset("3"),
+        unit: "",
+        help: "Which entry of a port's table of addresses is used",
+        doc: "When not set it is chosen: RoCE v2 with the address that the control connection has here, then with one that \
+              can be routed, IPv4 before IPv6; on InfiniBand 0. Link-local addresses are used only if they are named here.",
+    },
+    Setting {
+        section: "rdma",
+        key: "mtu",
+        kind: Kind::OneOf(rdma::Options::MTUS),
+        default: DefaultValue::Unset("1024"),
+        unit: "bytes",
+        help: "Size of a packet",
+        doc: "When not set it is that of the port. Smaller ones help where a switch or the other end has less than the port; \
+              larger ones are refused.",
+    },
+    Setting {
+        section: "rdma",
+        key: "traffic_class",
+        kind: Kind::Integer { min: 0, max: 255 },
+        default: DefaultValue::Value("0"),
+        unit: "",
+        help: "Traffic class in every packet",
+        doc: "With RoCE v2 the IP header's: four times the DSCP for which the switches are lossless, so 106 for DSCP 26 \
+              with ECN.",
+    },
+    Setting {
+        section: "rdma",
+        key: "service_level",
+        kind: Kind::Integer { min: 0, max: 15 },
+        default: DefaultValue::Value("0"),
+        unit: "",
+        help: "Service level of every packet",
+        doc: "On InfiniBand it chooses the virtual lane, with RoCE the priority in a VLAN.",
+    },
+    Setting {
+        section: "rdma",
+        key: "ack_timeout",
+        kind: Kind::Integer { min: 1, max: 31 },
+        default: DefaultValue::Value("14"),
+        unit: "exponent: 4.096 us x 2^n",
+        help: "Time without an answer after which a packet is sent again",
+        doc: "14 is 67 ms. A lost peer is noticed after about (retries + 1) times as long, up to four times that on some \
+              hardware. 0 would wait for ever.",
+    },
+    Setting {
+        section: "rdma",
+        key: "retries",
+        kind: Kind::Integer { min: 0, max: 6 },
+        default: DefaultValue::Value("6"),
+        unit: "times",
+        help: "How often a packet is sent again before the connection is given up",
+        doc: "7 is refused, as it means for ever on most hardware.",
     },
     Setting {
         section: "memory",

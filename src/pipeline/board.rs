@@ -49,9 +49,17 @@ pub enum Counter {
     EventsLost,
     /// The journal could not be written.
     JournalErrors,
+    /// Sessions that began over RDMA.
+    RdmaSessions,
+    /// Sessions whose worker wanted RDMA and that began over TCP.
+    RdmaRefused,
+    /// Sessions that went on by TCP after their RDMA connection ended.
+    RdmaFallbacks,
+    /// Regions of memory registered with RDMA devices.
+    RdmaRegions,
 }
 
-const COUNTERS: usize = Counter::JournalErrors as usize + 1;
+const COUNTERS: usize = Counter::RdmaRegions as usize + 1;
 
 /// What is known of one round that is not over, or was not long ago.
 #[derive(Debug)]
@@ -274,7 +282,7 @@ impl Board {
         f32::from_bits(self.tally(round).ratio.load(Ordering::Relaxed))
     }
 
-    pub(super) fn count(&self, counter: Counter, by: u64) {
+    pub(crate) fn count(&self, counter: Counter, by: u64) {
         self.counters[counter as usize].fetch_add(by, Ordering::Relaxed);
     }
 

@@ -42,7 +42,7 @@ pub use sabotage::{Bug, plant};
 
 use crate::code::{Generator, ROWS_MAX, Rows};
 use crate::memory::{Bell, Slab, Slot};
-use crate::transport::{Disconnect, Inbound, Outbound};
+use crate::transport::{Disconnect, Inbound, LinkFailure, Outbound};
 use crate::wire::{HEADER_BYTES, Plan, Report, Resume, UndecodableReason};
 use ring::{Producer, ring};
 
@@ -222,6 +222,13 @@ pub enum Event {
         /// Why.
         why: Disconnect,
     },
+    /// The RDMA connection of a worker's session ended: the session goes on by TCP.
+    FellBack {
+        /// The worker.
+        worker: u32,
+        /// Why.
+        why: LinkFailure,
+    },
     /// A worker did not take its update for too long: its session was ended.
     NotReading {
         /// The worker.
@@ -271,6 +278,11 @@ impl Handle {
     pub fn request_stop(&self) {
         self.board.request_stop();
         self.wake();
+    }
+
+    /// The bells of all reactors.
+    pub fn bells(&self) -> Arc<[Arc<Bell>]> {
+        self.bells.clone()
     }
 
     /// Wakes all reactors, so that they look whether they are to end.

@@ -132,12 +132,15 @@ impl Pusher {
         let index = worker as usize;
         self.end(index, context);
         let token = Token(WORKERS_MAX + index);
-        if let (Some(registry), Some(descriptor)) = (context.registry, outbound.descriptor())
-            && registry.register(&mut SourceFd(&descriptor), token, Interest::WRITABLE).is_err()
-        {
-            // The receiver sees the closed connection and says so.
-            outbound.close();
-            return;
+        if let Some(registry) = context.registry {
+            let sources = [(outbound.descriptor(), Interest::WRITABLE), (outbound.completions(), Interest::READABLE)];
+            for (descriptor, interest) in sources {
+                if descriptor.is_some_and(|it| registry.register(&mut SourceFd(&it), token, interest).is_err()) {
+                    // The receiver sees the closed connection and says so.
+                    outbound.close();
+                    return;
+                }
+            }
         }
         // Nothing is for it before it is ready.
         let from = u64::MAX;
@@ -169,9 +172,11 @@ impl Pusher {
 
     fn end(&mut self, index: usize, context: &Context<'_>) {
         let Some(mut peer) = self.peers[index].take() else { return };
-        if let (Some(registry), Some(descriptor)) = (context.registry, peer.outbound.descriptor()) {
-            // Closing the descriptor takes it off the poll in any case.
-            let _ = registry.deregister(&mut SourceFd(&descriptor));
+        if let Some(registry) = context.registry {
+            for descriptor in [peer.outbound.descriptor(), peer.outbound.completions()].into_iter().flatten() {
+                // Closing the descriptor takes it off the poll in any case.
+                let _ = registry.deregister(&mut SourceFd(&descriptor));
+            }
         }
         peer.outbound.close();
     }
@@ -283,7 +288,7 @@ impl Pusher {
         let Some(peer) = &mut self.peers[index] else { return false };
         let mut busy = false;
         // While frames are waiting, credits wait too: so they never fill the queue.
-        if peer.stalled.is_none()
+        if (peer.stalled.is_none() || peer.outbound.merges_credits())
             && let Some(granted) = self.board.granted(index, peer.session)
             && granted.saturating_sub(peer.granted) >= self.credits_at_once
         {
@@ -298,8 +303,9 @@ impl Pusher {
                 busy = true;
             }
         }
-        if peer.outbound.queued() > 0 || peer.outbound.descriptor().is_none() {
-            if peer.writable {
+        let wants_turn = peer.outbound.wants_turn();
+        if peer.outbound.queued() > 0 || wants_turn {
+            if peer.writable || wants_turn {
                 match peer.outbound.flush(context.now) {
                     Ok(flushed) => {
                         self.board.count(Counter::BytesSent, flushed.bytes as u64);
@@ -307,7 +313,7 @@ impl Pusher {
                         if flushed.empty {
                             peer.stalled = None;
                         } else {
-                            peer.writable = peer.outbound.descriptor().is_none();
+                            peer.writable = peer.outbound.wants_turn();
                             if flushed.bytes > 0 || peer.stalled.is_none() {
                                 peer.stalled = Some(context.now);
                             }

@@ -85,17 +85,26 @@ impl SlotLanding {
         }
         Ok(())
     }
+
+    /// Checks a header; `false`: its round is not open yet.
+    fn may_come(&mut self, header: &Header) -> Result<bool, Violation> {
+        self.check(header)?;
+        self.early = header.round >= self.end() && !planted(Bug::AnyRound);
+        Ok(!self.early)
+    }
 }
 
 impl Landing for SlotLanding {
     fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
-        self.check(header)?;
-        self.early = header.round >= self.end() && !planted(Bug::AnyRound);
-        if self.early {
+        if !self.may_come(header)? {
             return Ok(None);
         }
         let slot = self.posted.front_mut().ok_or(Violation::Credit)?;
         Ok(Some(&mut slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]))
+    }
+
+    fn landed(&mut self, header: &mut Header) -> Result<bool, Violation> {
+        self.may_come(header)
     }
 }
 
@@ -123,12 +132,15 @@ impl Receiver {
         let index = worker as usize;
         // The newest session of an identity wins; bytes of the old one that are still under way are never read.
         self.end(index, Disconnect::Closed, context);
-        if let (Some(registry), Some(descriptor)) = (context.registry, inbound.descriptor())
-            && let Err(error) = registry.register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE)
-        {
-            inbound.close();
-            self.tell(Event::Left { worker, why: error.into() });
-            return;
+        if let Some(registry) = context.registry {
+            for descriptor in [inbound.descriptor(), inbound.completions()].into_iter().flatten() {
+                let registered = registry.register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE);
+                if let Err(error) = registered {
+                    inbound.close();
+                    self.tell(Event::Left { worker, why: error.into() });
+                    return;
+                }
+            }
         }
         let landing = SlotLanding {
             job: self.job.clone(),
@@ -147,9 +159,11 @@ impl Receiver {
 
     fn end(&mut self, index: usize, why: Disconnect, context: &Context<'_>) {
         let Some(mut peer) = self.peers[index].take() else { return };
-        if let (Some(registry), Some(descriptor)) = (context.registry, peer.inbound.descriptor()) {
-            // Closing the descriptor takes it off the poll in any case.
-            let _ = registry.deregister(&mut SourceFd(&descriptor));
+        if let Some(registry) = context.registry {
+            for descriptor in [peer.inbound.descriptor(), peer.inbound.completions()].into_iter().flatten() {
+                // Closing the descriptor takes it off the poll in any case.
+                let _ = registry.deregister(&mut SourceFd(&descriptor));
+            }
         }
         peer.inbound.close();
         self.board.set_connected(index, false);
@@ -170,11 +184,17 @@ impl Receiver {
     /// Posts the free slots of a worker and grants as many credits.
     fn post(&mut self, index: usize) -> bool {
         let Some(peer) = &mut self.peers[index] else { return false };
-        while peer.landing.posted.len() < self.job.plan.credits as usize {
-            let Some(slot) = self.slab.take(index) else { break };
+        while let Some(slot) = peer.inbound.give_back() {
             peer.landing.posted.push_back(slot);
         }
-        let granted = peer.received + peer.landing.posted.len() as u64;
+        while peer.landing.posted.len() + peer.inbound.posted() < self.job.plan.credits as usize {
+            let Some(slot) = self.slab.take(index) else { break };
+            // Where the transport does not take it, the landing has it ready.
+            if let Err(slot) = peer.inbound.post(slot) {
+                peer.landing.posted.push_back(slot);
+            }
+        }
+        let granted = peer.received + (peer.landing.posted.len() + peer.inbound.posted()) as u64;
         if granted == peer.granted {
             return false;
         }
@@ -188,13 +208,17 @@ impl Receiver {
     /// Takes what one worker sent, a bounded number of frames.
     fn turn(&mut self, index: usize, context: &Context<'_>) -> Result<bool, Disconnect> {
         let Some(peer) = &mut self.peers[index] else { return Ok(false) };
-        if !peer.readable {
+        if !peer.readable && !peer.inbound.wants_turn() {
             return Ok(false);
         }
         for taken in 0..FRAMES_PER_TURN {
             let Some(header) = peer.inbound.receive(&mut peer.landing, context.now)? else {
                 // A frame that waits for its round is not announced again.
-                peer.readable = peer.landing.early || peer.inbound.descriptor().is_none();
+                peer.readable = peer.landing.early || peer.inbound.wants_turn();
+                if let Some(why) = peer.inbound.fell_back() {
+                    self.board.count(Counter::RdmaFallbacks, 1);
+                    self.tell(Event::FellBack { worker: index as u32, why });
+                }
                 return Ok(taken > 0);
             };
             if header.kind == Kind::Leave && header.verifies(&[]) {
@@ -205,7 +229,8 @@ impl Receiver {
                 peer.landing.check(&header)?;
                 return Err(Violation::Kind(header.kind).into());
             }
-            let slot = peer.landing.posted.pop_front().expect("the payload landed in the first posted slot");
+            let filled = peer.inbound.filled().or_else(|| peer.landing.posted.pop_front());
+            let slot = filled.expect("the payload landed in the first posted slot");
             peer.received += 1;
             self.board.count(Counter::BytesReceived, u64::from(header.payload_bytes) + HEADER_BYTES as u64);
             let payload = &slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize];

@@ -4,7 +4,8 @@
 //! payload lands ([`Landing`]), the sender hands over a slot that already holds header and payload: between socket and slot
 //! nothing is copied in user space. No call blocks; time is an argument.
 //!
-//! - [`tcp`]: sockets. - [`memory`]: two queues, for the simulation. - [`faulty`]: wraps any of them and breaks things.
+//! - [`tcp`]: sockets. - [`rdma`]: verbs, beside a TCP connection. - [`memory`]: two queues, for the simulation.
+//! - [`faulty`]: wraps what lands in place and breaks things.
 
 pub mod faulty;
 pub mod memory;
@@ -14,12 +15,49 @@ pub mod tcp;
 #[cfg(test)]
 mod contract;
 
+use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
+use std::str::FromStr;
 use std::time::Instant;
+
+use clap::ValueEnum;
 
 use crate::memory::{SharedSlot, Slot};
 use crate::wire::{HEADER_BYTES, Header, HeaderError, Violation};
+pub use rdma::LinkFailure;
+
+/// How frames may travel. The line of each word is its help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// RDMA between two ends that both have it, TCP otherwise
+    #[default]
+    Auto,
+    /// RDMA only: without a device there is no start, without RDMA at the other end no connection
+    Rdma,
+    /// TCP only: nobody looks for RDMA
+    Tcp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Transport::Auto => "auto",
+            Transport::Rdma => "rdma",
+            Transport::Tcp => "tcp",
+        })
+    }
+}
+
+impl FromStr for Transport {
+    type Err = String;
+
+    /// Reads one of the words; the error says what was found and what expected.
+    fn from_str(text: &str) -> Result<Transport, String> {
+        let known = Transport::value_variants().iter().find(|transport| transport.to_string() == text);
+        known.copied().ok_or_else(|| format!("found {text:?}, expected \"auto\", \"rdma\" or \"tcp\""))
+    }
+}
 
 /// Why a connection is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +71,9 @@ pub enum Disconnect {
     /// The peer broke the protocol.
     #[error("{0}")]
     Violation(#[from] Violation),
+    /// The RDMA connection ended, and the session must not go on by TCP.
+    #[error("the RDMA connection ended: {0}")]
+    Rdma(LinkFailure),
 }
 
 impl From<io::Error> for Disconnect {
@@ -56,6 +97,15 @@ pub trait Landing {
     /// # Errors
     /// If such a frame may not come now: the connection ends.
     fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation>;
+
+    /// A frame whose payload stands already where it belongs: in a slot that was posted, or at the address that the peer was told.
+    /// `true`: taken, and `header` is now all that is known of it; `false`: not now, ask again.
+    ///
+    /// # Errors
+    /// If such a frame may not come now: the connection ends.
+    fn landed(&mut self, header: &mut Header) -> Result<bool, Violation> {
+        Err(Violation::Kind(header.kind))
+    }
 }
 
 /// The receiving half of a connection.
@@ -69,6 +119,44 @@ pub trait Inbound: Send {
 
     /// The descriptor whose (edge-triggered) readability announces frames; `None`: ask again whenever you like.
     fn descriptor(&self) -> Option<RawFd>;
+
+    /// A second descriptor of the same kind, where there is one.
+    fn completions(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Is there something to receive or to do that no descriptor announces?
+    fn wants_turn(&self) -> bool {
+        self.descriptor().is_none()
+    }
+
+    /// Lends a slot for the next frame but [`Inbound::posted`], on transports that fill slots before anybody sees a header.
+    ///
+    /// # Errors
+    /// Gives the slot back on those that ask a [`Landing`] instead.
+    fn post(&mut self, slot: Slot) -> Result<(), Slot> {
+        Err(slot)
+    }
+
+    /// How many slots are lent.
+    fn posted(&self) -> usize {
+        0
+    }
+
+    /// The lent slot that holds the frame that was received last.
+    fn filled(&mut self) -> Option<Slot> {
+        None
+    }
+
+    /// A lent slot that will not be filled any more.
+    fn give_back(&mut self) -> Option<Slot> {
+        None
+    }
+
+    /// Why the faster of two ways was given up, once after it was.
+    fn fell_back(&mut self) -> Option<LinkFailure> {
+        None
+    }
 
     /// Ends the connection, both halves.
     fn close(&mut self);
@@ -125,6 +213,26 @@ pub trait Outbound: Send {
     /// The descriptor whose (edge-triggered) writability announces room; `None`: ask again whenever you like.
     fn descriptor(&self) -> Option<RawFd>;
 
+    /// A second descriptor, whose readability announces room.
+    fn completions(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Is there something to flush or to do that no descriptor announces?
+    fn wants_turn(&self) -> bool {
+        self.descriptor().is_none()
+    }
+
+    /// Does a credit take the place of one that still waits, so that credits never fill the queue?
+    fn merges_credits(&self) -> bool {
+        false
+    }
+
+    /// The rounds before `round` are collected: tells the peer, where it writes to places that they took up.
+    fn release(&mut self, round: u64) {
+        let _ = round;
+    }
+
     /// Ends the connection, both halves.
     fn close(&mut self);
 }
@@ -135,4 +243,22 @@ pub struct Connection {
     pub inbound: Box<dyn Inbound>,
     /// What goes out.
     pub outbound: Box<dyn Outbound>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transport_is_read_as_it_is_written() {
+        for transport in Transport::value_variants() {
+            assert_eq!(transport.to_string().parse(), Ok(*transport));
+            assert_eq!(
+                transport.to_possible_value().map(|value| value.get_name().to_owned()),
+                Some(transport.to_string())
+            );
+        }
+        assert!("RDMA".parse::<Transport>().unwrap_err().contains("found \"RDMA\""));
+        assert_eq!(Transport::default(), Transport::Auto);
+    }
 }

@@ -36,6 +36,7 @@ pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Conf
             projections: layers.count("verify.projections")?,
         },
         listen: listen?,
+        rdma: rdma(layers)?,
         memory: Memory { credits: layers.count("memory.credits")?, updates: layers.count("memory.updates")? },
         cores: Cores {
             map: layers.map("cores.map")?,
@@ -113,10 +114,7 @@ fn job(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Job> {
 
 /// If the number of workers is given, it must be the one that the code has; otherwise the nearest that work are named.
 fn check_workers(layers: &Layers, parameters: &Parameters, problems: &mut Vec<Problem>) -> Option<()> {
-    let workers = match layers.value("job.workers")? {
-        Value::Unset => return Some(()),
-        _ => layers.count("job.workers")?,
-    };
+    let Some(workers) = layers.optional_count("job.workers")? else { return Some(()) };
     if workers == parameters.workers() {
         return Some(());
     }
@@ -199,10 +197,28 @@ fn listen(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Listen> {
     };
     Some(Listen {
         address,
+        transport: layers.choice("listen.transport")?,
         admission,
         handshake: layers.duration("listen.handshake_ms")?,
         connections_per_second: u32::try_from(layers.count("listen.connections_per_second")?).ok()?,
         write_deadline: layers.duration("listen.write_deadline_ms")?,
+    })
+}
+
+fn rdma(layers: &Layers) -> Option<rdma::Options> {
+    let byte = |name| u8::try_from(layers.count(name)?).ok();
+    let devices = match layers.value("rdma.devices")? {
+        Value::Devices(list) => list.clone(),
+        _ => rdma::DeviceList::default(),
+    };
+    Some(rdma::Options {
+        devices,
+        gid_index: layers.optional_count("rdma.gid_index")?.map(u8::try_from).transpose().ok()?,
+        mtu: layers.optional_count("rdma.mtu")?.map(u32::try_from).transpose().ok()?,
+        traffic_class: byte("rdma.traffic_class")?,
+        service_level: byte("rdma.service_level")?,
+        ack_timeout: byte("rdma.ack_timeout")?,
+        retries: byte("rdma.retries")?,
     })
 }
 
@@ -215,6 +231,13 @@ impl Layers {
 
     fn count(&self, name: &str) -> Option<usize> {
         if let Value::Integer(number) = self.value(name)? { usize::try_from(*number).ok() } else { None }
+    }
+
+    fn optional_count(&self, name: &str) -> Option<Option<usize>> {
+        match self.value(name)? {
+            Value::Unset => Some(None),
+            _ => self.count(name).map(Some),
+        }
     }
 
     fn duration(&self, name: &str) -> Option<Duration> {

@@ -199,12 +199,13 @@ static SPELLINGS: LazyLock<Vec<Spelling>> = LazyLock::new(|| {
         flag: setting.flag(),
         value_name: match setting.kind {
             Kind::Name => "NAME".into(),
-            Kind::Integer { .. } | Kind::Factor | Kind::Fraction => "NUMBER".into(),
+            Kind::Integer { .. } | Kind::OneOf(_) | Kind::Factor | Kind::Fraction => "NUMBER".into(),
             Kind::Switch => "true|false".into(),
             Kind::Choice(_) => setting.key.to_uppercase(),
             Kind::Address => "IP:PORT".into(),
             Kind::Path => "PATH".into(),
             Kind::Cores => "CORES".into(),
+            Kind::Devices => "LIST".into(),
         },
     };
     SETTINGS.iter().map(spell).collect()

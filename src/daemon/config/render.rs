@@ -58,7 +58,7 @@ pub fn settings_markdown() -> String {
                     .iter()
                     .map(|word| {
                         let help = word.get_help().map(|help| help.to_string()).unwrap_or_default();
-                        format!(" `{}`: {}.", word.get_name(), help.to_lowercase())
+                        format!(" `{}`: {}.", word.get_name(), in_a_sentence(&help))
                     })
                     .collect(),
                 _ => String::new(),
@@ -70,6 +70,15 @@ pub fn settings_markdown() -> String {
         page.push('\n');
     }
     page
+}
+
+/// A text without the capital it begins with, unless that belongs to its first word.
+fn in_a_sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    match (rest.next(), rest.clone().next()) {
+        (Some(first), second) if !second.is_some_and(char::is_uppercase) => first.to_lowercase().chain(rest).collect(),
+        _ => text.into(),
+    }
 }
 
 /// A file that means the same as these entries, with where each comes from.

@@ -4,6 +4,7 @@ use super::nearest::nearest;
 use super::problem::quote;
 use super::{CoreMap, Stage};
 use crate::daemon::settings::{DefaultValue, Kind, Setting};
+use crate::transport::rdma::DeviceList;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use toml_edit as toml;
 pub(super) enum Value {
     /// Of [`Kind::Name`] and [`Kind::Choice`].
     Text(String),
-    /// Of [`Kind::Integer`].
+    /// Of [`Kind::Integer`] and [`Kind::OneOf`].
     Integer(u64),
     /// Of [`Kind::Factor`] and [`Kind::Fraction`].
     Real(f32),
@@ -26,6 +27,8 @@ pub(super) enum Value {
     Path(PathBuf),
     /// Of [`Kind::Cores`].
     Cores(CoreMap),
+    /// Of [`Kind::Devices`].
+    Devices(DeviceList),
     /// Nothing, where that is allowed.
     Unset,
 }
@@ -46,8 +49,8 @@ const CORES_MAX: usize = 256;
 /// What `text` from the environment or a flag means: written as in the file, but without quotes around words.
 pub(super) fn from_text(setting: &Setting, text: &str) -> toml::Value {
     match setting.kind {
-        Kind::Name | Kind::Choice(_) | Kind::Address | Kind::Path => text.into(),
-        Kind::Integer { .. } | Kind::Factor | Kind::Fraction | Kind::Switch | Kind::Cores => {
+        Kind::Name | Kind::Choice(_) | Kind::Address | Kind::Path | Kind::Devices => text.into(),
+        Kind::Integer { .. } | Kind::OneOf(_) | Kind::Factor | Kind::Fraction | Kind::Switch | Kind::Cores => {
             text.trim().parse().unwrap_or_else(|_| text.into())
         }
     }
@@ -61,6 +64,7 @@ pub(super) fn read(setting: &Setting, raw: &toml::Value) -> Result<Value, Vec<Mi
     let one = match setting.kind {
         Kind::Name => name(raw),
         Kind::Integer { min, max } => integer(raw, min, max),
+        Kind::OneOf(numbers) => one_of(raw, numbers),
         Kind::Factor => real(raw, |number| number != 0.0),
         Kind::Fraction => real(raw, |number| number > 0.0 && number < 1.0),
         Kind::Switch => raw.as_bool().map(Value::Switch).ok_or(None),
@@ -68,6 +72,7 @@ pub(super) fn read(setting: &Setting, raw: &toml::Value) -> Result<Value, Vec<Mi
         Kind::Address => raw.as_str().and_then(|text| text.parse().ok()).map(Value::Address).ok_or(None),
         Kind::Path => raw.as_str().filter(|t| !t.is_empty()).map(|text| Value::Path(text.into())).ok_or(None),
         Kind::Cores => return cores(setting, raw).map(Value::Cores),
+        Kind::Devices => devices(raw),
     };
     one.map_err(|action| {
         let action = action.or_else(|| quotes(setting, raw)).unwrap_or_else(|| in_the_file(setting));
@@ -96,6 +101,7 @@ pub(super) fn to_toml(value: &Value) -> Option<String> {
             let core = |stages: &Vec<Stage>| stages.iter().map(|stage| stage.name()).collect::<toml::Array>();
             cores.iter().map(core).collect::<toml::Array>().to_string()
         }
+        Value::Devices(list) => text(&list.to_string()),
         Value::Unset => return None,
     })
 }
@@ -116,7 +122,10 @@ pub(super) fn describe(raw: &toml::Value) -> String {
 /// A hint for the commonest slip: quotes where none belong, or none where some do.
 fn quotes(setting: &Setting, raw: &toml::Value) -> Option<String> {
     match (raw, setting.kind) {
-        (toml::Value::String(text), Kind::Integer { .. } | Kind::Factor | Kind::Fraction | Kind::Switch) => {
+        (
+            toml::Value::String(text),
+            Kind::Integer { .. } | Kind::OneOf(_) | Kind::Factor | Kind::Fraction | Kind::Switch,
+        ) => {
             let bare: toml::Value = text.value().trim().parse().ok()?;
             let fits = bare.as_str().is_none() && read(setting, &bare).is_ok();
             fits.then(|| format!("write it without quotes: {} = {}", setting.key, text.value().trim()))
@@ -147,6 +156,19 @@ fn integer(raw: &toml::Value, min: u64, max: u64) -> Checked {
         Ok(number) if number > max => Err(Some(format!("use at most {max}"))),
         _ => Err(Some(format!("use at least {min}"))),
     }
+}
+
+fn one_of(raw: &toml::Value, numbers: &[u64]) -> Checked {
+    let number = raw.as_integer().ok_or(None)?;
+    match u64::try_from(number).ok().filter(|number| numbers.contains(number)) {
+        Some(number) => Ok(Value::Integer(number)),
+        None => Err(None),
+    }
+}
+
+fn devices(raw: &toml::Value) -> Checked {
+    let list = raw.as_str().ok_or(None)?.parse::<DeviceList>();
+    list.map(Value::Devices).map_err(|error| Some(format!("correct {}", error.found)))
 }
 
 fn real(raw: &toml::Value, fits: fn(f32) -> bool) -> Checked {

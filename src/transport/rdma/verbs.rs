@@ -137,6 +137,24 @@ impl Context {
         }
     }
 
+    /// The state of one of its ports.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub fn port_attributes(&self, port: u8) -> Result<ffi::ibv_port_attr, VerbsError> {
+        // SAFETY: all fields are numbers, for which zeros are valid.
+        let mut attributes: ffi::ibv_port_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: an open context, and room for the answer.
+        let code = unsafe { (self.0.api.ibv_query_port)(self.raw(), port, &mut attributes) };
+        match code {
+            0 => Ok(attributes),
+            code => {
+                let place = format!("{}:{port}", self.name());
+                Err(VerbsError::from_code("ibv_query_port", &place, "its state".into(), code))
+            }
+        }
+    }
+
     /// Readable when there are asynchronous events.
     pub fn async_descriptor(&self) -> RawFd {
         // SAFETY: the context is open.
@@ -719,7 +737,7 @@ impl RawQueuePair {
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
     /// Where it begins.
-    pub address: *const u8,
+    pub address: u64,
     /// Its bytes.
     pub bytes: u32,
     /// The local key of its region.
@@ -729,7 +747,7 @@ pub struct Piece {
 impl Piece {
     fn list(piece: Option<Piece>) -> ffi::ibv_sge {
         let none = ffi::ibv_sge { addr: 0, length: 0, lkey: 0 };
-        piece.map_or(none, |piece| ffi::ibv_sge { addr: piece.address as u64, length: piece.bytes, lkey: piece.key })
+        piece.map_or(none, |piece| ffi::ibv_sge { addr: piece.address, length: piece.bytes, lkey: piece.key })
     }
 }
 
@@ -773,17 +791,24 @@ pub struct SendHalf {
 }
 
 impl SendHalf {
-    /// Hands requests to the device in one go, at most [`REQUESTS_AT_ONCE`]; says how many it took.
+    /// Hands requests to the device in one go.
+    ///
+    /// # Panics
+    /// If they are more than [`REQUESTS_AT_ONCE`].
+    ///
+    /// # Errors
+    /// If the device does not take all of them; it may have taken the first ones.
     ///
     /// # Safety
     /// The memory that each request names stays, unchanged, until its completion or that of a later one was polled, or the
     /// queue pair is gone.
-    pub unsafe fn post(&mut self, requests: &[SendRequest]) -> (usize, Option<VerbsError>) {
-        let count = requests.len().min(REQUESTS_AT_ONCE);
+    pub unsafe fn post(&mut self, requests: &[SendRequest]) -> Result<(), VerbsError> {
+        let count = requests.len();
+        assert!(count <= REQUESTS_AT_ONCE, "{count} requests at once");
         let mut pieces = [Piece::list(None); REQUESTS_AT_ONCE];
         // SAFETY: all fields are numbers and pointers, for which zeros are valid.
         let mut list: [ffi::ibv_send_wr; REQUESTS_AT_ONCE] = unsafe { std::mem::zeroed() };
-        for (at, request) in requests[..count].iter().enumerate() {
+        for (at, request) in requests.iter().enumerate() {
             pieces[at] = Piece::list(request.piece);
             let work = &mut list[at];
             work.wr_id = request.id;
@@ -799,7 +824,7 @@ impl SendHalf {
             }
         }
         if count == 0 {
-            return (0, None);
+            return Ok(());
         }
         let first = list.as_mut_ptr();
         for at in 0..count {
@@ -816,13 +841,10 @@ impl SendHalf {
             let post = (*(*raw).context).ops.post_send.expect("every provider has post_send");
             post(raw, first, &mut bad)
         };
-        if code == 0 {
-            return (count, None);
+        match code {
+            0 => Ok(()),
+            code => Err(VerbsError::from_code("ibv_post_send", &self.pair.place(), format!("{count} requests"), code)),
         }
-        // What stands before the bad one was taken.
-        let taken = if bad.is_null() { 0 } else { (bad as usize - first as usize) / size_of::<ffi::ibv_send_wr>() };
-        let error = VerbsError::from_code("ibv_post_send", &self.pair.place(), format!("{count} requests"), code);
-        (taken.min(count), Some(error))
     }
 }
 
