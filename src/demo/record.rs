@@ -65,6 +65,12 @@ pub struct Leg {
     pub weights_difference: Option<f64>,
     /// Why the leg ended early, if it did: `undecodable at step 7`.
     pub stopped: Option<String>,
+    /// Workers whose shards and updates travelled by RDMA to the end.
+    #[serde(default)]
+    pub by_rdma: usize,
+    /// First half of the BLAKE3 hash of the final weights, which all honest workers have.
+    #[serde(default)]
+    pub weights_digest: Option<String>,
 }
 
 /// What one step of a leg left behind.
@@ -137,7 +143,7 @@ impl fmt::Display for LegKind {
 impl Leg {
     /// A leg that has not begun.
     pub fn new(kind: LegKind) -> Leg {
-        Leg { kind, steps: Vec::new(), weights_difference: None, stopped: None }
+        Leg { kind, steps: Vec::new(), weights_difference: None, stopped: None, by_rdma: 0, weights_digest: None }
     }
 
     /// The accuracy last measured.
@@ -185,6 +191,12 @@ impl Report {
         lines.extend(self.legs.iter().map(Leg::sentence));
         let solon = self.leg(LegKind::AttackedSolon).filter(|leg| !leg.steps.is_empty());
         lines.extend(solon.map(|leg| self.naming(&leg.named())));
+        let by_rdma = solon.filter(|leg| leg.by_rdma > 0);
+        lines.extend(by_rdma.map(|leg| {
+            let digest = leg.weights_digest.as_deref().unwrap_or("-");
+            let workers = leg.by_rdma;
+            format!("{workers} workers of that run came by RDMA; the digest of its weights is {digest}: compare with --transport tcp.")
+        }));
         let complete = LegKind::ALL.iter().all(|&kind| self.leg(kind).is_some_and(|leg| !leg.steps.is_empty()));
         let passed = complete
             && self.leg(LegKind::HonestMean).is_some_and(|leg| leg.stopped.is_none())
@@ -296,7 +308,7 @@ pub(super) fn made_up() -> Report {
             LegKind::AttackedMean => None,
             LegKind::AttackedSolon => Some(3.1e-6),
         };
-        Leg { kind, steps: steps.collect(), weights_difference, stopped: None }
+        Leg { steps: steps.collect(), weights_difference, ..Leg::new(kind) }
     });
     let setting = |name: &str, value: &str| Setting { name: name.into(), value: value.into() };
     Report {

@@ -1,5 +1,6 @@
 //! Runs the three legs, each with a daemon and workers of its own.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use super::worker::{Message, WorkerStep};
 use super::{DIGITS, Defaults, FASHION};
 use crate::attacks::Attack;
 use crate::code::{ParameterError, Parameters};
+use crate::transport::Transport;
+use crate::transport::rdma::DeviceList;
 
 /// The longest that a leg may be silent: joining, or one step of all workers.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +49,12 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The program to run as daemon and workers: this one.
     pub program: PathBuf,
+    /// How shards and updates travel.
+    pub transport: Transport,
+    /// The daemon's address.
+    pub listen: IpAddr,
+    /// The RDMA devices that the daemon may use, and those that the workers may use.
+    pub devices: [DeviceList; 2],
 }
 
 /// Why there is nothing to show.
@@ -187,7 +196,7 @@ impl Demo {
                 ),
             ),
             setting("training", format!("{} steps of {} samples, seed {}", self.steps, self.batch, self.options.seed)),
-            setting("transport", "TCP over loopback".into()),
+            setting("transport", format!("{} ({})", self.options.transport, self.options.listen)),
         ];
         if !self.killed.is_empty() {
             let who: Vec<String> = self.killed.iter().map(usize::to_string).collect();
@@ -261,7 +270,13 @@ impl Demo {
         // Every word waits for every connected worker: the run is the same, bit by bit, each time, and every lie is seen.
         set("rounds-deadline-ms", DEADLINE_MS.to_string());
         set("rounds-linger-ms", DEADLINE_MS.to_string());
-        set("listen-address", "127.0.0.1:0".into());
+        set("listen-address", SocketAddr::new(self.options.listen, 0).to_string());
+        if !self.options.listen.is_loopback() {
+            // Asked for by name.
+            set("listen-open", "true".into());
+        }
+        set("listen-transport", self.options.transport.to_string());
+        set("rdma-devices", self.options.devices[0].to_string());
         set("log-format", "json".into());
         // A dozen processes share the cores with it.
         set("cores-map", r#"[["receive", "assemble", "locate", "decode", "push"]]"#.into());
@@ -283,6 +298,8 @@ impl Demo {
             set("momentum", self.defaults.momentum.to_string());
             set("judge", if worker == self.reporter { self.judge } else { 0 }.to_string());
             set("weights", weights_file(directory, kind, worker).display().to_string());
+            set("transport", self.options.transport.to_string());
+            set("devices", self.options.devices[1].to_string());
             if let Some(data) = &self.options.data {
                 set("data", data.display().to_string());
             }
@@ -324,6 +341,8 @@ impl Demo {
                 return Err(DemoError::Diverged { worker, reporter: self.reporter });
             }
         }
+        let leg = self.report.legs.last_mut().expect("a leg is running");
+        leg.weights_digest = Some(blake3::hash(&weights).to_hex()[..16].to_owned());
         let numbers = weights.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four bytes")));
         Ok(Some(numbers.collect()))
     }
@@ -370,7 +389,10 @@ impl Demo {
                         return Err(ProcessError::WorkerEnded { worker, status, said: why }.into());
                     }
                 }
-                Heard::Said(worker, Message::Done) => over[worker] = true,
+                Heard::Said(worker, Message::Done { rdma }) => {
+                    over[worker] = true;
+                    self.report.legs.last_mut().expect("a leg is running").by_rdma += usize::from(rdma);
+                }
                 Heard::Unreadable(worker, line) => return Err(ProcessError::Unreadable { worker, line }.into()),
                 Heard::Said(_, Message::Joined) => {}
                 Heard::Ended(worker) if over[worker] || processes.was_killed(worker) => {}
@@ -453,6 +475,9 @@ mod tests {
             seed: 1,
             data: None,
             program: PathBuf::new(),
+            transport: Transport::Tcp,
+            listen: std::net::Ipv4Addr::LOCALHOST.into(),
+            devices: Default::default(),
         }
     }
 

@@ -12,6 +12,8 @@ use super::model::{Model, Shape};
 use super::sampler::{Sampler, SamplerError};
 use crate::attacks::{Attack, Liar, Means};
 use crate::client::{ClientError, JoinError, JoinOptions, Tamper, Worker};
+use crate::transport::Transport;
+use crate::transport::rdma::DeviceList;
 
 /// What a worker process is told.
 #[derive(Args, Clone, Debug)]
@@ -58,6 +60,12 @@ pub struct WorkerArgs {
     /// Where to write the final weights.
     #[arg(long)]
     pub weights: PathBuf,
+    /// How shards and updates travel.
+    #[arg(long, default_value = "tcp")]
+    pub transport: Transport,
+    /// The RDMA devices that may be used.
+    #[arg(long, default_value = "")]
+    pub devices: DeviceList,
 }
 
 /// What a worker process says, one JSON object per line.
@@ -78,7 +86,10 @@ pub enum Message {
         undecodable: bool,
     },
     /// It has taken all steps and written its weights.
-    Done,
+    Done {
+        /// Did its shards and updates travel by RDMA to the end?
+        rdma: bool,
+    },
 }
 
 /// What one worker saw of one step.
@@ -167,6 +178,8 @@ pub fn run(args: &WorkerArgs) -> Result<(), WorkerError> {
     let mut sampler = Sampler::new(data.train.len(), args.batch, args.seed)?;
     let mut options = JoinOptions::new(&args.address, "demo", args.worker);
     options.round_timeout = Duration::from_secs(120);
+    options.transport = args.transport;
+    options.rdma.devices = args.devices.clone();
     let mut worker = Worker::join(&options)?;
     let plan = *worker.plan();
     let means = Means {
@@ -226,7 +239,7 @@ pub fn run(args: &WorkerArgs) -> Result<(), WorkerError> {
     }
     let bytes: Vec<u8> = model.parameters().iter().flat_map(|weight| weight.to_le_bytes()).collect();
     std::fs::write(&args.weights, bytes)?;
-    say(&Message::Done)?;
+    say(&Message::Done { rdma: worker.way().rdma })?;
     worker.leave();
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `solon demo`: a real daemon and real worker processes train a small network while some of them lie.
 
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,6 +10,8 @@ use solon::daemon::exit::Exit;
 use solon::demo::run::{Demo, DemoError, Options, Watch};
 use solon::demo::table::{self, Screen};
 use solon::demo::{LegKind, Report, Step, report};
+use solon::transport::Transport;
+use solon::transport::rdma::DeviceList;
 
 use crate::Failure;
 
@@ -52,6 +55,18 @@ pub struct Arguments {
     /// Where to write the report
     #[arg(long, default_value = "solon-demo.html")]
     report: PathBuf,
+    /// How shards and updates travel; "rdma" needs a device at both ends, see `solon rdma devices`
+    #[arg(long, default_value = "tcp", value_name = "WAY")]
+    transport: Transport,
+    /// The daemon's address, such as that of an RDMA port; others on the network can reach one that is not loopback
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    listen: IpAddr,
+    /// RDMA devices that the daemon may use, as NCCL_IB_HCA has them: mlx5_0:1 [default: any]
+    #[arg(long, default_value = "", value_name = "LIST", hide_default_value = true)]
+    daemon_devices: DeviceList,
+    /// RDMA devices that the workers may use [default: any]
+    #[arg(long, default_value = "", value_name = "LIST", hide_default_value = true)]
+    worker_devices: DeviceList,
     /// Print one JSON object per step, and the whole report as the last line
     #[arg(long)]
     json: bool,
@@ -120,6 +135,9 @@ fn demonstrate(args: &Arguments) -> Result<bool, DemoError> {
         seed: args.seed,
         data: args.data.clone(),
         program,
+        transport: args.transport,
+        listen: args.listen,
+        devices: [args.daemon_devices.clone(), args.worker_devices.clone()],
     };
     let demo = Demo::new(options.clone())?;
     let mut show = match (args.json, std::io::stdout().is_terminal()) {
