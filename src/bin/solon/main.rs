@@ -5,6 +5,7 @@
 
 mod demo;
 mod plan;
+mod rdma;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ struct CommandLine {
 enum Command {
     Demo(demo::Arguments),
     Plan(plan::Arguments),
+    Rdma(rdma::Arguments),
     /// One worker of the demonstration
     #[command(hide = true)]
     DemoWorker(solon::demo::worker::WorkerArgs),
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Plan(arguments) => plan::run(arguments),
+        Command::Rdma(arguments) => rdma::run(arguments),
         Command::DemoWorker(arguments) => solon::demo::worker::run(&arguments)
             .map_err(|error| Failure { exit: Exit::Failure, message: format!("worker {}: {error}", arguments.worker) }),
         Command::DemoDaemon { flags } => {
