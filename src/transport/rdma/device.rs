@@ -170,7 +170,7 @@ pub struct ProbeError {
     pub place: String,
     /// What the operating system says.
     pub error: String,
-    /// Its number for that.
+    /// Its number for that; 0 if it is not the operating system that says so.
     pub errno: i32,
 }
 
@@ -191,6 +191,11 @@ impl ProbeError {
     fn new(verb: &'static str, place: &str, error: io::Error) -> ProbeError {
         let errno = error.raw_os_error().unwrap_or(0);
         ProbeError { verb, place: place.into(), error: error.to_string(), errno }
+    }
+
+    fn unlisted(device: &str) -> ProbeError {
+        let error = "the kernel has the device, but the library does not list it".into();
+        ProbeError { verb: "ibv_get_device_list", place: device.into(), error, errno: 0 }
     }
 
     /// Is it for want of a permission?
@@ -221,6 +226,11 @@ pub fn ports(api: &'static Api) -> Result<Vec<Port>, ProbeError> {
 pub fn ports_below(api: &'static Api, sysfs: &Path) -> Result<Vec<Port>, ProbeError> {
     let devices = Devices::list(api)?;
     let mut ports: Vec<Port> = devices.iter().flat_map(|device| ports_of(api, device, sysfs)).collect();
+    let listed: Vec<String> = devices.iter().map(|device| device.name()).collect();
+    // The library says nothing of devices without a node in /dev, as in a container, or without a driver of its own.
+    for name in names_in(sysfs).filter(|name| !listed.contains(name)) {
+        ports.extend(blind(&name, sysfs, &ProbeError::unlisted(&name)));
+    }
     ports.sort_by(|a, b| (&a.device, a.port).cmp(&(&b.device, b.port)));
     Ok(ports)
 }
@@ -240,18 +250,24 @@ fn ports_of(api: &'static Api, device: Device<'_>, sysfs: &Path) -> Vec<Port> {
                 details: opened.details(&attributes, port, &sysfs.join(&name).join("ports").join(port.to_string())),
             })
             .collect(),
-        Err(error) => ports_in(&sysfs.join(&name).join("ports"))
-            .into_iter()
-            .map(|port| Port { device: name.clone(), port, details: Err(error.clone()) })
-            .collect(),
+        Err(error) => blind(&name, sysfs, &error),
     }
 }
 
-/// The numbers of the ports of a device that only sysfs tells of; at least one, so that the device is listed.
-fn ports_in(directory: &Path) -> Vec<u8> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let ports: Vec<u8> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    if ports.is_empty() { vec![1] } else { ports }
+/// The ports of a device that only sysfs tells of; at least one, so that the device is listed.
+fn blind(device: &str, sysfs: &Path, error: &ProbeError) -> Vec<Port> {
+    let names = names_in(&sysfs.join(device).join("ports"));
+    let mut numbers: Vec<u8> = names.filter_map(|name| name.parse().ok()).collect();
+    if numbers.is_empty() {
+        numbers.push(1);
+    }
+    let port = |port| Port { device: device.into(), port, details: Err(error.clone()) };
+    numbers.into_iter().map(port).collect()
+}
+
+/// What is in a directory, nothing if there is none.
+fn names_in(directory: &Path) -> impl Iterator<Item = String> + use<> {
+    fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok())
 }
 
 /// The addresses of the port that sysfs shows at `directory`: `read` gives the bytes of each place of the table.

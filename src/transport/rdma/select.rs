@@ -286,9 +286,13 @@ fn mtu_reason(details: &Details, wanted: Option<u32>) -> String {
 fn advice(error: &ProbeError) -> &'static str {
     match error.is_permission() {
         true => {
-            "this user needs read and write access to /dev/infiniband/uverbs* (a udev rule or group; in a container: --device)"
+            "this user needs read and write access to /dev/infiniband/uverbs* (a udev rule or group; in a container: \
+             --device)"
         }
-        false => "look for the device in dmesg, and whether /dev/infiniband is there (in a container: --device)",
+        false => {
+            "look for the device in dmesg, for /dev/infiniband/uverbs* (in a container: --device), and for the library's \
+             driver (the package ibverbs-providers)"
+        }
     }
 }
 

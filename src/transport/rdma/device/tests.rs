@@ -172,12 +172,15 @@ fn every_port_is_listed_and_what_cannot_be_seen_has_its_reason() {
     let types = sysfs.path().join("good/ports/1/gid_attrs/types");
     fs::create_dir_all(&types).unwrap();
     fs::write(types.join("1"), "RoCE v2\n").unwrap();
-    for port in ["1", "2"] {
-        fs::create_dir_all(sysfs.path().join("barred/ports").join(port)).unwrap();
+    for directory in ["barred/ports/1", "barred/ports/2", "hidden/ports/3"] {
+        fs::create_dir_all(sysfs.path().join(directory)).unwrap();
     }
     let ports = ports_below(library::api(), sysfs.path()).unwrap();
     assert_eq!(library::OPEN.load(std::sync::atomic::Ordering::SeqCst), 0, "all was given back");
-    assert_eq!(ports.iter().map(Port::to_string).collect::<Vec<_>>(), ["barred:1", "barred:2", "good:1", "good:2"]);
+    assert_eq!(
+        ports.iter().map(Port::to_string).collect::<Vec<_>>(),
+        ["barred:1", "barred:2", "good:1", "good:2", "hidden:3"]
+    );
     for port in &ports[..2] {
         let error = port.details.as_ref().unwrap_err();
         assert!(error.is_permission() && !error.is_unsupported());
@@ -191,6 +194,10 @@ fn every_port_is_listed_and_what_cannot_be_seen_has_its_reason() {
     assert_eq!(details.gids[0].address(), IpAddr::from([10, 0, 0, 1]));
     let error = ports[3].details.as_ref().unwrap_err();
     assert!(error.to_string().starts_with("ibv_query_port on good:2 failed: "), "{error}");
+
+    let error = ports[4].details.as_ref().unwrap_err();
+    assert!(error.to_string().contains("hidden failed: the kernel has the device, but the library"), "{error}");
+    assert!(!error.is_permission());
 
     let json = serde_json::to_value(&ports).unwrap();
     assert_eq!((&json[0]["verb"], &json[2]["state"]), (&"ibv_open_device".into(), &"active".into()));
