@@ -378,6 +378,17 @@ impl Device<'_> {
         // SAFETY: a device of a list that is alive; its name does not change.
         text(unsafe { &(*self.0).name })
     }
+
+    /// What the device's node says to this user, if that is the reason: the library, which goes on to look for another node
+    /// after that, says "No such file or directory" (rdma-core 44).
+    fn refusal(&self, name: &str) -> Option<ProbeError> {
+        // SAFETY: a device of a list that is alive; the name of its node does not change.
+        let node = Path::new("/dev/infiniband").join(text(unsafe { &(*self.0).dev_name }));
+        let error = fs::OpenOptions::new().read(true).write(true).open(&node).err()?;
+        let mut refusal = ProbeError::new("ibv_open_device", name, error);
+        refusal.error = format!("{}: {}", node.display(), refusal.error);
+        refusal.is_permission().then_some(refusal)
+    }
 }
 
 /// An open device.
@@ -391,7 +402,10 @@ impl<'a> Opened<'a> {
     fn open(api: &'static Api, device: Device<'_>, name: &'a str) -> Result<Opened<'a>, ProbeError> {
         // SAFETY: a device of a list that is alive.
         let raw = unsafe { (api.ibv_open_device)(device.0) };
-        let raw = NonNull::new(raw).ok_or_else(|| ProbeError::last("ibv_open_device", name))?;
+        let raw = NonNull::new(raw).ok_or_else(|| {
+            let error = ProbeError::last("ibv_open_device", name);
+            device.refusal(name).unwrap_or(error)
+        })?;
         Ok(Opened { api, raw, name })
     }
 
