@@ -65,8 +65,8 @@ struct Held {
 }
 
 /// A receiving half with faults.
-pub struct Faulty<I> {
-    inner: I,
+pub struct Faulty {
+    inner: Box<dyn Inbound>,
     faults: Faults,
     random: ChaCha8Rng,
     held: Vec<Held>,
@@ -94,9 +94,9 @@ impl Landing for Buffer {
     }
 }
 
-impl<I: Inbound> Faulty<I> {
+impl Faulty {
     /// Wraps `inner`; payloads longer than `payload_max` bytes end the connection.
-    pub fn new(inner: I, faults: Faults, seed: u64, payload_max: usize) -> Faulty<I> {
+    pub fn new(inner: Box<dyn Inbound>, faults: Faults, seed: u64, payload_max: usize) -> Faulty {
         let random = ChaCha8Rng::seed_from_u64(seed);
         let (held, counts) = (Vec::new(), Counts::default());
         Faulty { inner, faults, random, held, next_order: 0, over: None, payload_max, landing: Vec::new(), counts }
@@ -155,7 +155,7 @@ impl<I: Inbound> Faulty<I> {
     }
 }
 
-impl<I: Inbound> Inbound for Faulty<I> {
+impl Inbound for Faulty {
     fn receive(&mut self, landing: &mut dyn Landing, now: Instant) -> Result<Option<Header>, Disconnect> {
         while self.over.is_none() {
             let mut buffer = Buffer { bytes: std::mem::take(&mut self.landing), max: self.payload_max };
@@ -201,20 +201,6 @@ impl<I: Inbound> Inbound for Faulty<I> {
     }
 }
 
-impl Inbound for Box<dyn Inbound> {
-    fn receive(&mut self, landing: &mut dyn Landing, now: Instant) -> Result<Option<Header>, Disconnect> {
-        (**self).receive(landing, now)
-    }
-
-    fn descriptor(&self) -> Option<RawFd> {
-        (**self).descriptor()
-    }
-
-    fn close(&mut self) {
-        (**self).close();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_payload_that_comes_in_pieces_is_not_damaged() {
-        let mut faulty = Faulty::new(Dripping(0), Faults::NONE, 1, 64);
+        let mut faulty = Faulty::new(Box::new(Dripping(0)), Faults::NONE, 1, 64);
         let (now, mut landing) = (Instant::now(), Whole([0; PAYLOAD.len()]));
         let frames = (0..8).filter_map(|_| faulty.receive(&mut landing, now).unwrap()).count();
         assert_eq!((frames, landing.0), (1, PAYLOAD));
