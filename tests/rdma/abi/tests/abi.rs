@@ -1,7 +1,8 @@
 //! Solon's hand-written verbs ABI is that of the system's headers.
 //!
-//! Two witnesses. `rdma-sys` runs bindgen over the headers, but writes the structures with unions by hand and leaves out what
-//! has no name (the link layers); so the C compiler is asked too, about everything, with static assertions.
+//! Two witnesses. `rdma-sys` runs bindgen over the headers, but writes the structures with unions by hand, leaves out what has no
+//! name (the link layers), and gives up on these headers with clang 16 and later; so the C compiler is asked too, about
+//! everything, with static assertions.
 
 #![allow(missing_docs)]
 
@@ -161,9 +162,9 @@ fn constants() -> Vec<Fact> {
         flags ibv_send_flags { IBV_SEND_SIGNALED, IBV_SEND_INLINE }
         module ibv_wc_status {
             IBV_WC_SUCCESS, IBV_WC_LOC_LEN_ERR, IBV_WC_LOC_PROT_ERR, IBV_WC_WR_FLUSH_ERR, IBV_WC_REM_INV_REQ_ERR,
-            IBV_WC_REM_ACCESS_ERR, IBV_WC_RETRY_EXC_ERR, IBV_WC_RNR_RETRY_EXC_ERR,
+            IBV_WC_REM_ACCESS_ERR, IBV_WC_REM_OP_ERR, IBV_WC_RETRY_EXC_ERR, IBV_WC_RNR_RETRY_EXC_ERR,
         }
-        module ibv_wc_opcode { IBV_WC_SEND, IBV_WC_RDMA_WRITE, IBV_WC_RECV, IBV_WC_RECV_RDMA_WITH_IMM }
+        module ibv_wc_opcode { IBV_WC_SEND, IBV_WC_RDMA_WRITE, IBV_WC_RDMA_READ, IBV_WC_RECV, IBV_WC_RECV_RDMA_WITH_IMM }
         flags ibv_wc_flags { IBV_WC_WITH_IMM, IBV_WC_WITH_INV }
         module ibv_event_type {
             IBV_EVENT_CQ_ERR, IBV_EVENT_QP_FATAL, IBV_EVENT_QP_REQ_ERR, IBV_EVENT_QP_ACCESS_ERR, IBV_EVENT_COMM_EST,
