@@ -11,9 +11,9 @@ use solon::daemon::exit::exit_codes_markdown;
 use solon::daemon::serve::job_of;
 use solon::pipeline::Limits;
 use solon::wire::{
-    CHALLENGE_BYTES, Credential, HEADER_BYTES, HELLO_BYTES, Header, HeaderError, Identity, Kind, Plan, REPORT_BYTES,
-    Refusal, Report, Resume, RoundOutcome, Rule, UndecodableReason, VERSION, Violation, WELCOME_BYTES, Welcome,
-    challenge_frame, header_bytes, hello_frame, refusal_frame, welcome_frame,
+    ATTACH_BYTES, CHALLENGE_BYTES, Credential, HEADER_BYTES, HELLO_BYTES, Header, HeaderError, Identity, Kind,
+    OFFER_BYTES, Plan, REPORT_BYTES, Refusal, Report, Resume, RoundOutcome, Rule, UndecodableReason, VERSION,
+    Violation, WELCOME_BYTES, Welcome, challenge_frame, header_bytes, hello_frame, refusal_frame, welcome_frame,
 };
 
 fn root() -> PathBuf {
@@ -156,12 +156,13 @@ fn resume(round: u64, digest: u64) -> [(&'static str, Vec<u8>); 3] {
 #[test]
 fn hellos_have_the_offsets_and_the_proof_of_the_page() {
     let (identity, credential) = (Identity::new("a job", 3), Credential::from_token("a token"));
-    let frame = hello_frame(identity, &credential, &CHALLENGE, &NONCE, Some(Resume { round: 41, digest: 99 }));
+    let frame = hello_frame(identity, &credential, &CHALLENGE, &NONCE, Some(Resume { round: 41, digest: 99 }), 1);
     let payload = &frame[HEADER_BYTES..];
     let name = blake3::derive_key("solon job name, version 1", b"a job");
     assert_eq!(identity.job.to_le_bytes(), name[..8]);
-    let parts: [&[u8]; 5] =
-        [b"hello", &CHALLENGE, &identity.job.to_le_bytes(), &identity.worker.to_le_bytes(), &payload[..56]];
+    let (job, worker) = (identity.job.to_le_bytes(), identity.worker.to_le_bytes());
+    assert_eq!(Header::parse(frame.first_chunk().unwrap()).unwrap().argument, 1, "the transports it wants");
+    let parts: [&[u8]; 6] = [b"hello", &CHALLENGE, &job, &worker, &1u64.to_le_bytes(), &payload[..56]];
     let mut fields = vec![("nonce", NONCE.to_vec()), ("tag", tag("a token", &parts))];
     fields.extend(resume(41, 99));
     check_layout("hello", payload, &fields);
@@ -280,8 +281,11 @@ fn kinds_have_the_numbers_ways_and_lengths_of_the_page() {
             Kind::RoundEnd => ("<-", REPORT_BYTES.to_string()),
             Kind::Shard => ("->", "4 x width".into()),
             Kind::Update => ("<-", "4 x len".into()),
-            Kind::Leave => ("->", "0".into()),
-            Kind::Refuse | Kind::Ready | Kind::Credit | Kind::Closing => ("<-", "0".into()),
+            Kind::Offer => ("<-", (OFFER_BYTES - HEADER_BYTES).to_string()),
+            Kind::Attach => ("->", (ATTACH_BYTES - HEADER_BYTES).to_string()),
+            Kind::Leave | Kind::Collected => ("->", "0".into()),
+            Kind::Refuse | Kind::Ready | Kind::Credit | Kind::Closing | Kind::Attached => ("<-", "0".into()),
+            Kind::Detach => ("<->", "0".into()),
         };
         assert_eq!((row[2].as_str(), row[4].as_str()), (way, bytes.as_str()), "{kind:?}");
     }
@@ -303,11 +307,12 @@ fn refusals_have_the_codes_of_the_page() {
         Refusal::Unreadable,
         Refusal::TooSoon { found: 71, wait_ms: 72 },
         Refusal::Stopping,
+        Refusal::RdmaOnly { found: 71 },
     ];
     // Fails to compile when there is another one: add it above and to the page.
     let _ = |refusal: Refusal| match refusal {
         Refusal::UnknownJob | Refusal::NoSuchWorker { .. } | Refusal::BadProof { .. } => (),
-        Refusal::Unreadable | Refusal::TooSoon { .. } | Refusal::Stopping => (),
+        Refusal::Unreadable | Refusal::TooSoon { .. } | Refusal::Stopping | Refusal::RdmaOnly { .. } => (),
     };
     assert_eq!(rows.len(), all.len());
     for (row, refusal) in rows.iter().zip(all) {
@@ -331,11 +336,13 @@ fn every_violation_is_on_the_page() {
         Violation::Session,
         Violation::Worker(0),
         Violation::Credit,
+        Violation::Rdma { opcode: 0, flags: 0, status: 0 },
     ];
     // Fails to compile when there is another one: add it above and to the page.
     let _ = |violation: Violation| match violation {
         Violation::Header(_) | Violation::Kind(_) | Violation::Length { .. } | Violation::Round { .. } => (),
         Violation::Chunk { .. } | Violation::Job | Violation::Session | Violation::Worker(_) | Violation::Credit => (),
+        Violation::Rdma { .. } => (),
     };
     let listed: Vec<String> = table(&page("protocol.md"), "violations").into_iter().map(|row| row[0].clone()).collect();
     assert_eq!(listed, all.iter().map(name).collect::<Vec<_>>());

@@ -48,9 +48,10 @@ pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instan
     getrandom::fill(&mut nonce).map_err(|error| JoinError::Local(io::Error::other(error.to_string())))?;
     let identity = Identity::new(&options.job, options.worker);
     // Whether there is RDMA at all on this machine is known before the daemon is asked for it.
+    let near = stream.local_addr().ok().map(|address| address.ip());
     let api = match options.transport {
         Transport::Tcp => Err(NoRdma { failure: LinkFailure::NotWanted, text: "the worker is set to TCP".into() }),
-        Transport::Auto | Transport::Rdma => Api::load().map_err(|error| no_device(&error)),
+        Transport::Auto | Transport::Rdma => rdma::usable(&options.rdma, near),
     };
     let transports = if api.is_ok() { TRANSPORT_RDMA } else { 0 };
     let hello = hello_frame(identity, &credential, &challenge, &nonce, last, transports);
@@ -86,10 +87,6 @@ pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instan
         }
     };
     Ok(Agreed { connection, welcome, memory, way })
-}
-
-fn no_device(error: &impl std::fmt::Display) -> NoRdma {
-    NoRdma { failure: LinkFailure::NoDevice, text: error.to_string() }
 }
 
 /// Agrees with the daemon on an RDMA connection; the inner error says why there is none.

@@ -257,6 +257,7 @@ impl Judge {
                 }
             }
             Event::Closed { round, report, .. } => self.close(*round, report),
+            Event::FellBack { .. } => unreachable!("no connection of the simulation has another way to fall back to"),
         }
     }
 
@@ -273,6 +274,7 @@ impl Judge {
             Violation::Session => Probe::BadSession,
             Violation::Worker(_) => Probe::BadWorker,
             Violation::Credit => Probe::NoCredit,
+            Violation::Rdma { .. } => unreachable!("no connection of the simulation is over RDMA"),
         });
         // A network that doubles frames takes credits that the worker never spent.
         let doubled = self.scenario.faults[worker].is_some_and(|faults| faults.duplicate > 0.0);

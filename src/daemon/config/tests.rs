@@ -75,12 +75,14 @@ fn defaults_are_those_of_the_design() {
         config.listen,
         Listen {
             address: "127.0.0.1:7447".parse().unwrap(),
+            transport: Transport::Auto,
             admission: Admission::Loopback,
             handshake: Duration::from_secs(2),
             connections_per_second: 200,
             write_deadline: Duration::from_secs(2),
         }
     );
+    assert_eq!(config.rdma, rdma::Options::default());
     assert_eq!(config.memory, Memory { credits: 8, updates: 16 });
     assert_eq!(config.cores, Cores { map: CoreMap::Auto, pin: true, idle: Idle::Auto });
     assert_eq!(config.state.directory, None);
@@ -121,8 +123,13 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "rounds.deadline_ms" | "rounds.linger_ms" | "listen.handshake_ms" | "listen.write_deadline_ms" => ("1_500", ""),
         "verify.tolerance" => ("1e-6", ""),
         "listen.address" => ("\"[::1]:80\"", ""),
+        "listen.transport" => ("\"tcp\"", ""),
         "listen.token_file" => ("\"tokens\"", ""),
         "listen.open" => ("true", "listen.address = \"0.0.0.0:1\"\n"),
+        "rdma.devices" => ("\"^=mlx5_2:1,mlx5_3\"", ""),
+        "rdma.gid_index" | "rdma.service_level" | "rdma.ack_timeout" | "rdma.retries" => ("3", ""),
+        "rdma.mtu" => ("2048", ""),
+        "rdma.traffic_class" => ("106", ""),
         "cores.map" => {
             ("[[\"receive\", \"assemble\", \"push\"], [\"locate\", \"decode\"], [\"decode\", \"locate\"]]", "")
         }
@@ -222,7 +229,7 @@ x = 1
         "s.toml:6: job.stragglers: found 64, expected an integer from 0 to 63; use at most 63",
         "s.toml:7: [job]: found the unknown key \"tolerance\", expected a setting of [job]; it belongs under [verify]",
         "s.toml:9: the file: found the unknown section \"chunk\", expected one of [job] [chunks] [rounds] [verify] [listen] \
-         [memory] [cores] [state] [log]; did you mean [chunks]?",
+         [rdma] [memory] [cores] [state] [log]; did you mean [chunks]?",
         "s.toml:13: rounds.window: found 9, expected an integer from 2 to 8; use at most 8",
         "s.toml:14: rounds.deadline_ms: found true, expected an integer from 1 to 3600000; write it like deadline_ms = 10000",
         "s.toml:15: rounds.linger_ms: found -1, expected an integer from 0 to 3600000; use at least 0",
@@ -371,6 +378,20 @@ fn numbers_that_do_not_fit_into_f32_are_refused() {
             problem(&format!("job.dimension = 1\nverify.tolerance = {tolerance}\n")).contains("above 0 and below 1")
         );
     }
+}
+
+#[test]
+fn rdma_devices_and_packets_are_checked_before_there_is_a_device() {
+    let with = |text: &str| problem(&format!("{LEAST}[rdma]\n{text}\n"));
+    let text = with("devices = \"mlx5_0:x\"");
+    assert!(text.contains("rdma.devices: found the text \"mlx5_0:x\", expected RDMA devices as NCCL_IB_HCA"), "{text}");
+    assert!(text.ends_with("correct the port \"x\" of mlx5_0, which is not a number from 1 to 255"), "{text}");
+    assert!(with("devices = 0").contains("write it like devices = \"mlx5_0:1,mlx5_1\""));
+    assert!(with("mtu = 1500").contains("found 1500, expected 256 or 512 or 1024 or 2048 or 4096"));
+    assert!(with("mtu = \"4096\"").ends_with("write it without quotes: mtu = 4096"));
+    assert!(with("retries = 7").ends_with("use at most 6"));
+    assert!(with("ack_timeout = 0").ends_with("use at least 1"));
+    assert!(config(&format!("{LEAST}rdma.devices = \"\"\n")).rdma.devices.is_everything());
 }
 
 #[test]

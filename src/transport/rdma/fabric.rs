@@ -110,16 +110,30 @@ pub(super) fn remote(there: &Endpoint, choice: &Choice) -> Result<Remote, NoRdma
     Ok(Remote { number: there.number, sequence: there.sequence, gid: there.gid, lid: there.lid, mtu })
 }
 
-/// Whether there is a path between two ends is known only once packets have gone both ways; what can be known before is here.
+/// The verbs library, if there is a port that these options allow; without opening it for good.
+///
+/// # Errors
+/// If there is no library, or no such port.
+pub fn usable(options: &Options, near: Option<IpAddr>) -> Result<&'static Api, NoRdma> {
+    let api = Api::load().map_err(|error| NoRdma::new(LinkFailure::NoDevice, error))?;
+    choose(api, options, near)?;
+    Ok(api)
+}
+
+fn choose(api: &'static Api, options: &Options, near: Option<IpAddr>) -> Result<Choice, NoRdma> {
+    let ports = device::ports(api).map_err(|error| NoRdma::new(LinkFailure::NoDevice, error))?;
+    select::choose(&ports, &options.wanted(near)).map_err(|error| NoRdma::new(LinkFailure::NoDevice, error))
+}
+
+/// Opens the port that these options allow and prefer. Whether a path leads from it to the other end shows only when packets have
+/// gone both ways.
 pub(super) fn look(
     api: &'static Api,
     options: &Options,
     near: Option<IpAddr>,
     longest: usize,
 ) -> Result<(Context, Choice), NoRdma> {
-    let ports = device::ports(api).map_err(|error| NoRdma::new(LinkFailure::NoDevice, error))?;
-    let choice = select::choose(&ports, &options.wanted(near));
-    let choice = choice.map_err(|error| NoRdma::new(LinkFailure::NoDevice, error))?;
+    let choice = choose(api, options, near)?;
     let context = Context::open(api, &choice.device)?;
     let most = context.port_attributes(choice.port)?.max_msg_sz;
     if longest as u64 > u64::from(most) {

@@ -7,13 +7,15 @@
 //! - [`device`]: the ports of this machine. - [`list`]: which of them may be used. - [`select`]: which one is.
 //! - [`options`]: what an operator decides about all this.
 //! - `fabric`, `attach`: the set-up on the daemon's and on the worker's side. - `link`: what the halves of a connection share.
-//! - `daemon`, `worker`: the halves. - [`immediate`]: what goes with a write.
+//! - `daemon`, `worker`: the halves. - [`immediate`]: what goes with a write. - `fake`: a provider in memory, for tests.
 
 mod attach;
 mod daemon;
 pub mod device;
 pub mod error;
 mod fabric;
+#[cfg(any(test, feature = "sabotage"))]
+pub mod fake;
 pub mod ffi;
 pub mod immediate;
 mod link;
@@ -26,6 +28,6 @@ mod worker;
 
 pub use attach::{Attachment, Memory};
 pub use error::{LinkFailure, VerbsError};
-pub use fabric::{Fabric, Needs, NoRdma, Offer};
+pub use fabric::{Fabric, Needs, NoRdma, Offer, usable};
 pub use list::DeviceList;
 pub use options::Options;

@@ -1,0 +1,1 @@
+//! Nothing: `tests/abi.rs` is what this package is for.
