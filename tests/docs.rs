@@ -10,10 +10,13 @@ use solon::daemon::config::{Request, load, settings_markdown};
 use solon::daemon::exit::exit_codes_markdown;
 use solon::daemon::serve::job_of;
 use solon::pipeline::Limits;
+use solon::transport::LinkFailure;
+use solon::transport::rdma::immediate::Immediate;
 use solon::wire::{
-    ATTACH_BYTES, CHALLENGE_BYTES, Credential, HEADER_BYTES, HELLO_BYTES, Header, HeaderError, Identity, Kind,
-    OFFER_BYTES, Plan, REPORT_BYTES, Refusal, Report, Resume, RoundOutcome, Rule, UndecodableReason, VERSION,
-    Violation, WELCOME_BYTES, Welcome, challenge_frame, header_bytes, hello_frame, refusal_frame, welcome_frame,
+    ATTACH_BYTES, Area, CHALLENGE_BYTES, Credential, Endpoint, HEADER_BYTES, HELLO_BYTES, Header, HeaderError,
+    Identity, Kind, OFFER_BYTES, Plan, REPORT_BYTES, Refusal, Report, Resume, RoundOutcome, Rule, UPDATE_OFFSET,
+    UndecodableReason, VERSION, Violation, WELCOME_BYTES, Welcome, attach_frame, challenge_frame, header_bytes,
+    hello_frame, offer_frame, refusal_frame, welcome_frame,
 };
 
 fn root() -> PathBuf {
@@ -263,6 +266,64 @@ fn reports_have_the_offsets_of_the_page() {
         ("late", set(&[4, 5])),
     ];
     check_layout("report", &bytes, &fields);
+}
+
+#[test]
+fn offers_and_attaches_have_the_offsets_and_the_proofs_of_the_page() {
+    let endpoint =
+        Endpoint { number: 0x12_3456, sequence: 0x65_4321, gid: [0xa1; 16], lid: 0x7172, mtu: 5, global: true };
+    let area = Area { address: 0x1112_1314_1516_1718, stride: 0x0121_2223_2425, key: 0x3132_3334, rounds: 7 };
+    let key = Credential::from_token("a token");
+    let nonces = [&CHALLENGE, &NONCE];
+    let offer = offer_frame(&Ok(endpoint), 9, &key, nonces);
+    let offered = &offer[HEADER_BYTES..];
+    let parts: [&[u8]; 4] = [b"offer", &CHALLENGE, &NONCE, &offered[..40]];
+    let end = offered[8..40].to_vec();
+    let fields = [("status", vec![0; 8]), ("endpoint", end.clone()), ("tag", tag("a token", &parts))];
+    check_layout("offer", offered, &fields);
+    let welcome = Welcome { plan: plan(), worker: 25, session: 0x71, epoch: 9, last: None };
+    let attach = attach_frame(&Ok((endpoint, area)), &welcome, &key, nonces);
+    let attached = &attach[HEADER_BYTES..];
+    let parts: [&[u8]; 5] = [b"attach", &CHALLENGE, &NONCE, &0x71u64.to_le_bytes(), &attached[..64]];
+    let fields = [
+        ("status", vec![0; 8]),
+        ("endpoint", end.clone()),
+        ("address", le(area.address.to_le_bytes())),
+        ("stride", le(area.stride.to_le_bytes())),
+        ("key", le(area.key.to_le_bytes())),
+        ("rounds", le(area.rounds.to_le_bytes())),
+        ("tag", tag("a token", &parts)),
+    ];
+    check_layout("attach", attached, &fields);
+    let fields = [
+        ("number", le(endpoint.number.to_le_bytes())),
+        ("sequence", le(endpoint.sequence.to_le_bytes())),
+        ("gid", endpoint.gid.to_vec()),
+        ("lid", le(endpoint.lid.to_le_bytes())),
+        ("mtu", vec![5]),
+        ("global", vec![1]),
+    ];
+    check_layout("endpoint", &end, &fields);
+}
+
+#[test]
+fn immediates_and_reasons_are_those_of_the_page() {
+    let rows = table(&page("protocol.md"), "immediates");
+    let (update, end, credit) = (Immediate::update(0x1ff, 5), Immediate::round_end(3), Immediate::credit(4));
+    for (row, immediate) in rows.iter().zip([update, end, credit]) {
+        assert_eq!(row[0], (immediate.number() >> 30).to_string());
+    }
+    assert_eq!((rows.len(), update.number()), (3, 0xff << 22 | 5));
+    let offset = format!("at {UPDATE_OFFSET} + 4 x");
+    assert!(rows[0][3].contains(&offset), "{offset}: {}", rows[0][3]);
+    let rows = table(&page("protocol.md"), "reasons");
+    for row in &rows[..rows.len() - 1] {
+        let number = row[0].parse().unwrap();
+        let failure = LinkFailure::from_number(number);
+        assert_eq!((failure.number(), name(&failure)), (number, row[1].clone()));
+    }
+    assert_eq!(LinkFailure::Status(2).number(), 258);
+    assert_eq!(LinkFailure::from_number(rows.len() as u64), LinkFailure::Unknown, "every reason is on the page");
 }
 
 #[test]
