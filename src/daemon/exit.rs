@@ -119,8 +119,8 @@ pub const EXITS: &[Row] = &[
     Row {
         exit: Exit::Temporary,
         name: "tempfail",
-        meaning: "something needed is not there yet, such as a network device",
-        action: "nothing if it is started again by itself; otherwise start it again",
+        meaning: "something needed is not there yet: with `listen.transport = \"rdma\"` a usable RDMA port",
+        action: "see what the message names, and `solon rdma devices`; then nothing if it is started again by itself",
         restart: Restart::Sensible,
     },
     Row {

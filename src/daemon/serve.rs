@@ -347,7 +347,9 @@ fn ways(config: &Config, job: &Job, pipeline: &Pipeline, idle: pipeline::Idle) -
     match opened {
         Ok(fabric) => {
             pipeline.handle.board.count(pipeline::Counter::RdmaRegions, fabric.regions() as u64);
-            tracing::info!(port = %fabric.why(), regions = fabric.regions(), "RDMA");
+            // The slots for updates are known to the domain of every worker, and the kernel counts each time.
+            let pinned = pipeline.receiver.slab().region().1 + needs.workers * pipeline.pusher.slab().region().1;
+            tracing::info!(port = %fabric.why(), regions = fabric.regions(), pinned_mib = pinned >> 20, "RDMA");
             Ok(Ways { transport, rdma: Ok(fabric) })
         }
         Err(error) if transport == Transport::Rdma => Err(ServeError::NoRdma(error.text)),
