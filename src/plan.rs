@@ -211,6 +211,8 @@ pub struct Memory {
     pub update_slot_bytes: usize,
     /// All of it.
     pub total: usize,
+    /// What counts against RLIMIT_MEMLOCK where there is RDMA: the slots for updates once per worker, beside those for shards.
+    pub pinned: usize,
 }
 
 /// When compression pays: computing costs `r_c c` for it and the upload takes `C / r_c`.
@@ -408,6 +410,7 @@ fn memory(input: &PlanInput, parameters: Parameters) -> Memory {
         update_slots,
         update_slot_bytes: updates / update_slots,
         total: shards + updates,
+        pinned: shards + workers * updates,
     }
 }
 

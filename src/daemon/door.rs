@@ -310,6 +310,13 @@ impl Door {
                 "worker holds another update of this round than the daemon pushed"
             );
         }
+        // Of one identity at most one is asked for its end: each holds a queue pair.
+        for other in &mut self.visitors {
+            let same = |it: &Visitor| matches!(&it.stage, Stage::Attach(pending) if pending.welcome.worker == worker);
+            if other.as_ref().is_some_and(same) {
+                *other = None;
+            }
+        }
         let session = self.next_session;
         self.next_session += 1;
         let welcome = Welcome { plan: self.job.plan, worker, session, epoch: self.job.epoch, last };

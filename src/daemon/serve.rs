@@ -161,6 +161,8 @@ pub struct Daemon {
     handle: Handle,
     threads: Vec<JoinHandle<Result<(), ServeError>>>,
     over: Arc<AtomicBool>,
+    /// The port that workers can come to by RDMA, or why there is none.
+    rdma: String,
 }
 
 impl Daemon {
@@ -224,7 +226,7 @@ impl Daemon {
         if let Some(file) = journal_file {
             pipeline.pusher.keep_journal(file);
         }
-        let ways = ways(config, &job, &pipeline, idle)?;
+        let (ways, rdma) = ways(config, &job, &pipeline, idle)?;
         let Pipeline { receiver, assembler, locators, decoders, pusher, handle } = pipeline;
         let (mut receiver, mut assembler, mut pusher) = (Some(receiver), Some(assembler), Some(pusher));
         let (mut locators, mut decoders) = (locators.into_iter(), decoders.into_iter());
@@ -267,7 +269,7 @@ impl Daemon {
         let (ended, board) = (over.clone(), handle.board.clone());
         let run = move || door.run(|| ended.load(Ordering::Relaxed) || board.stopped()).map_err(ServeError::System);
         threads.push(spawn("solon-door".into(), run)?);
-        Ok(Daemon { address, job, handle, threads, over })
+        Ok(Daemon { address, job, handle, threads, over, rdma })
     }
 
     /// Where it listens; the port is the real one if 0 was configured.
@@ -323,11 +325,11 @@ impl Drop for Daemon {
     }
 }
 
-/// How workers may come: opens the RDMA port and registers the slots, where that is wanted and there is one.
-fn ways(config: &Config, job: &Job, pipeline: &Pipeline, idle: pipeline::Idle) -> Result<Ways, ServeError> {
+/// How workers may come: opens the RDMA port and registers the slots, where that is wanted and there is one. In words, too.
+fn ways(config: &Config, job: &Job, pipeline: &Pipeline, idle: pipeline::Idle) -> Result<(Ways, String), ServeError> {
     let transport = config.listen.transport;
     if transport == Transport::Tcp {
-        return Ok(Ways { transport, rdma: Err(LinkFailure::NotWanted) });
+        return Ok((Ways { transport, rdma: Err(LinkFailure::NotWanted) }, "not wanted (listen.transport)".into()));
     }
     let limits = Limits::of(&job.plan, job.updates);
     let needs = Needs {
@@ -350,12 +352,13 @@ fn ways(config: &Config, job: &Job, pipeline: &Pipeline, idle: pipeline::Idle) -
             // The slots for updates are known to the domain of every worker, and the kernel counts each time.
             let pinned = pipeline.receiver.slab().region().1 + needs.workers * pipeline.pusher.slab().region().1;
             tracing::info!(port = %fabric.why(), regions = fabric.regions(), pinned_mib = pinned >> 20, "RDMA");
-            Ok(Ways { transport, rdma: Ok(fabric) })
+            let port = fabric.port();
+            Ok((Ways { transport, rdma: Ok(fabric) }, port))
         }
         Err(error) if transport == Transport::Rdma => Err(ServeError::NoRdma(error.text)),
         Err(error) => {
             tracing::info!(why = %error, "no RDMA: workers come by TCP");
-            Ok(Ways { transport, rdma: Err(error.failure) })
+            Ok((Ways { transport, rdma: Err(error.failure) }, format!("none ({error})")))
         }
     }
 }
@@ -411,6 +414,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         compression = plan.parameters.compression(),
         chunks = plan.layout.chunks(),
         first_round = daemon.job.first_round(),
+        rdma = %daemon.rdma,
         "ready"
     );
     if !locates_surely(&plan.parameters) {

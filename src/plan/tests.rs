@@ -85,6 +85,7 @@ fn memory_is_slots_times_their_sizes() {
     assert_eq!((memory.shard_slots, memory.shard_slot_bytes), (15 * 8, 64 + 4 * 16384));
     assert_eq!((memory.update_slots, memory.update_slot_bytes), (2 * 16, 64 + 4 * 16384));
     assert_eq!(memory.total, 7_872_000 + 2_099_200);
+    assert_eq!(memory.pinned, 7_872_000 + memory.shard_slots / 8 * 2_099_200, "8 credits per worker");
     // 64 + 400 bytes take 512; 11 x 400 + 64 take 4480. Two reports per round in flight outnumber the one update.
     let narrow = PlanInput { chunk_width: 100, credits: 2, updates: 1, window: 8, ..fifteen(11) };
     let memory = quick(&narrow).unwrap().memory;

@@ -266,6 +266,12 @@ impl Fabric {
         locked(&self.choice).why.clone()
     }
 
+    /// The port, `device:number`.
+    pub fn port(&self) -> String {
+        let choice = locked(&self.choice);
+        format!("{}:{}", choice.device, choice.port)
+    }
+
     /// Regions that were registered: as many for as long as this lives.
     pub fn regions(&self) -> usize {
         2 * self.domains.len()
