@@ -191,8 +191,12 @@ fn memory(page: &mut Page, report: &PlanReport) {
                 format!("{} B", total(memory.update_slots, memory.update_slot_bytes)),
             ],
             vec!["total".into(), "".into(), bytes(memory.total as f64)],
-            vec!["locked".into(), "with RDMA: shards + workers x updates".into(), bytes(memory.pinned as f64)],
         ],
+    );
+    let pinned = bytes(memory.pinned as f64);
+    page.paragraph(
+        "  ",
+        &format!("With RDMA {pinned} count as locked memory: updates once per worker (RLIMIT_MEMLOCK)."),
     );
 }
 
