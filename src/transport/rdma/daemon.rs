@@ -449,6 +449,7 @@ impl DaemonOutbound {
         let header = Header { argument: self.link.arrived(), round: self.link.failure().number(), ..header };
         self.way = Way::Tcp;
         self.control_send(header);
+        self.credit_waits = false;
         if let Some(argument) = self.credit {
             let credit = Header { job: self.job, session: self.epoch, argument, ..Header::new(Kind::Credit) };
             self.control_send(credit);
