@@ -45,9 +45,14 @@ pub(super) struct DaemonInbound {
     /// Receives that came back without a message.
     flushed: usize,
     filled: Option<Slot>,
+    /// Control frames have come, or wait, that no descriptor announces again.
+    more: bool,
     over: Option<Disconnect>,
     fell_back: Option<LinkFailure>,
 }
+
+/// Control frames that are heard before others have their turn: nobody holds up a reactor by saying nothing at length.
+const HEARD_AT_ONCE: usize = 16;
 
 impl DaemonInbound {
     pub(super) fn new(
@@ -71,6 +76,7 @@ impl DaemonInbound {
             count: 0,
             flushed: 0,
             filled: None,
+            more: false,
             over: None,
             fell_back: None,
         }
@@ -176,7 +182,8 @@ fn violation(completion: &ffi::ibv_wc) -> Disconnect {
 
 impl Inbound for DaemonInbound {
     fn receive(&mut self, landing: &mut dyn Landing, now: Instant) -> Result<Option<Header>, Disconnect> {
-        loop {
+        self.more = false;
+        for _ in 0..HEARD_AT_ONCE {
             if self.arrived.is_empty() {
                 self.poll()?;
             }
@@ -214,6 +221,8 @@ impl Inbound for DaemonInbound {
                 Ok(None) => return Ok(None),
             }
         }
+        self.more = true;
+        Ok(None)
     }
 
     fn descriptor(&self) -> Option<RawFd> {
@@ -227,6 +236,7 @@ impl Inbound for DaemonInbound {
     fn wants_turn(&self) -> bool {
         let failing = self.half.is_some() && self.link.state() == State::Failing;
         failing
+            || self.more
             || self.draining.as_ref().is_some_and(Draining::wants_turn)
             || self.half.is_some() && !self.usage.notify
             || self.control.wants_turn()
