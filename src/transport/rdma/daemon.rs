@@ -54,6 +54,19 @@ pub(super) struct DaemonInbound {
 /// Control frames that are heard before others have their turn: nobody holds up a reactor by saying nothing at length.
 const HEARD_AT_ONCE: usize = 16;
 
+/// Lets no payload in.
+#[derive(Default)]
+struct Shut {
+    asked: bool,
+}
+
+impl Landing for Shut {
+    fn place(&mut self, _: &Header) -> Result<Option<&mut [u8]>, Violation> {
+        self.asked = true;
+        Ok(None)
+    }
+}
+
 impl DaemonInbound {
     pub(super) fn new(
         control: Box<dyn Inbound>,
@@ -170,6 +183,19 @@ impl DaemonInbound {
         self.filled = self.arrived.pop_front().map(|(slot, _)| slot);
         Ok(Some(header))
     }
+
+    /// The next frame by TCP. After a fall-back shards come this way: not before the older ones that had arrived over the link,
+    /// and not before whoever drives this half has taken back the slots for them.
+    fn hear(&mut self, landing: &mut dyn Landing, now: Instant) -> Result<Option<Header>, Disconnect> {
+        let left = !self.posted.is_empty() || !self.arrived.is_empty();
+        if self.link.state() != State::Drained || !left {
+            return self.control.receive(landing, now);
+        }
+        let mut shut = Shut::default();
+        let heard = self.control.receive(&mut shut, now);
+        self.more |= shut.asked;
+        heard
+    }
 }
 
 /// The number of a receive that only a planted bug posts.
@@ -195,7 +221,7 @@ impl Inbound for DaemonInbound {
                 // What had arrived when the connection ended came first.
                 return Err(over);
             }
-            match self.control.receive(landing, now) {
+            match self.hear(landing, now) {
                 Ok(Some(header)) if header.kind == Kind::Collected && header.verifies(&[]) => {
                     self.link.release(header.round);
                 }
