@@ -136,11 +136,13 @@ impl DaemonInbound {
 
     /// Gives the link up, as far as the other half lets it.
     fn wind_up(&mut self, now: Instant) -> Result<(), Disconnect> {
+        if !self.usage.fall_back
+            && let Some(why) = self.link.given_up()
+        {
+            return Err(Disconnect::Rdma(why));
+        }
         if self.link.state() != State::Failing {
             return Ok(());
-        }
-        if !self.usage.fall_back {
-            return Err(Disconnect::Rdma(self.link.failure()));
         }
         self.draining = self.draining.take().or_else(|| self.half.take().map(Draining::new));
         let Some(mut draining) = self.draining.take() else { return Ok(()) };
