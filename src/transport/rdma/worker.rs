@@ -202,13 +202,14 @@ impl Inbound for WorkerInbound {
                 return Ok(Some(header));
             }
             self.wind_up(now)?;
-            if self.arrived.is_empty() {
-                if let Some(closing) = self.closing.take() {
-                    return Ok(Some(closing));
-                }
-                if let Some(over) = self.over {
-                    return Err(over);
-                }
+            if self.arrived.is_empty()
+                && let Some(closing) = self.closing.take()
+            {
+                return Ok(Some(closing));
+            }
+            if let Some(over) = self.over {
+                // What had arrived when the connection ended came first, unless it may not come.
+                return Err(over);
             }
             // While the link is being given up, frames by TCP wait: they are younger than what it still holds.
             if self.draining.is_some() {
@@ -220,13 +221,7 @@ impl Inbound for WorkerInbound {
                     // What was written before it is there: look once more.
                     None => self.poll().map(|_| ())?,
                 },
-                Err(over) => {
-                    self.over = Some(over);
-                    self.poll()?;
-                    if !self.arrived.is_empty() && self.link.released().is_none() {
-                        return Err(over);
-                    }
-                }
+                Err(over) => self.over = Some(over),
                 Ok(None) => {
                     let Some(half) = self.half.as_mut().filter(|_| self.usage.notify) else { return Ok(None) };
                     if !self.arrived.is_empty() {
