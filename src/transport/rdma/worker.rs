@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::daemon::Use;
@@ -10,7 +10,7 @@ use super::error::LinkFailure;
 use super::ffi;
 use super::immediate::{Immediate, round_of, shards_of};
 use super::link::{COMPLETIONS_AT_ONCE, Draining, Link, Sender, State};
-use super::verbs::{Operation, Piece, ReceiveHalf, Region};
+use super::verbs::{Operation, Piece, RawQueuePair, ReceiveHalf, Region};
 use crate::code::Layout;
 use crate::transport::{Disconnect, Flushed, Inbound, Landing, Outbound, Outgoing};
 use crate::wire::{HEADER_BYTES, Header, Kind, REPORT_BYTES, Violation, header_bytes};
@@ -279,6 +279,8 @@ enum Way {
     Waiting {
         first: u64,
         frames: VecDeque<Outgoing>,
+        /// It may still read them.
+        pair: Weak<RawQueuePair>,
         told: bool,
     },
     Tcp,
@@ -360,8 +362,8 @@ impl WorkerOutbound {
             return Err(Disconnect::Rdma(self.link.failure()));
         }
         if let Way::Link(sender) = std::mem::replace(&mut self.way, Way::Tcp) {
-            let (first, frames, _) = sender.let_go();
-            self.way = Way::Waiting { first, frames, told: false };
+            let (first, frames, pair) = sender.let_go();
+            self.way = Way::Waiting { first, frames, pair, told: false };
         }
         Ok(())
     }
@@ -369,7 +371,7 @@ impl WorkerOutbound {
     /// Goes on with the change to TCP, as far as the other half and the peer let it.
     fn switch(&mut self) {
         let round = self.link.failure().number();
-        let Way::Waiting { first, frames, told } = &mut self.way else { return };
+        let Way::Waiting { first, frames, told, .. } = &mut self.way else { return };
         if self.link.state() != State::Drained {
             return;
         }
@@ -486,5 +488,10 @@ impl Outbound for WorkerOutbound {
 impl Drop for WorkerOutbound {
     fn drop(&mut self) {
         self.link.close();
+        if let Way::Waiting { frames, pair, .. } = &mut self.way
+            && let Some(pair) = pair.upgrade()
+        {
+            pair.park(Box::new(std::mem::take(frames)));
+        }
     }
 }
