@@ -540,6 +540,30 @@ impl<R> Object<R> {
     }
 }
 
+thread_local! {
+    static WORKING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Is this thread inside a function of the data path? What is allocated there is the provider's, not its caller's.
+pub fn is_working() -> bool {
+    WORKING.get()
+}
+
+struct Working;
+
+impl Working {
+    fn begin() -> Working {
+        WORKING.set(true);
+        Working
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        WORKING.set(false);
+    }
+}
+
 unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
 }

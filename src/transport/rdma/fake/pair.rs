@@ -290,6 +290,7 @@ macro_rules! post {
             mut list: *mut ffi::$work,
             bad: *mut *mut ffi::$work,
         ) -> c_int {
+            let _working = Working::begin();
             // SAFETY: the caller's queue pair.
             let (shared, number) = unsafe { Object::find(raw) };
             let mut state = shared.lock();
