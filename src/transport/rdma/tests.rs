@@ -365,15 +365,19 @@ impl DaemonOut {
         self.outbound.send(Outgoing::Shared(slot.freeze(), len)).is_ok()
     }
 
-    fn turn(&mut self) {
-        if self.end.is_some() {
-            return;
-        }
+    fn tell(&mut self) {
         let grant = self.grant.load(Ordering::SeqCst);
         if grant > self.granted {
             self.granted = grant;
             self.control(Header { argument: grant, job: 5, session: 9, ..Header::new(Kind::Credit) });
         }
+    }
+
+    fn turn(&mut self) {
+        if self.end.is_some() {
+            return;
+        }
+        self.tell();
         if let Err(end) = self.outbound.flush(Instant::now()) {
             self.outbound.close();
             self.end = Some(end);
@@ -563,7 +567,16 @@ const ROUNDS: u64 = 12;
 
 /// Has shards and updates go both ways, with something happening after `when` turns; every shard must come once and in order,
 /// every update at all, and both sides must be able to go on.
-fn carry(session: &mut Session, when: usize, mut happens: impl FnMut(&mut Session)) -> Result<(), String> {
+fn carry(session: &mut Session, when: usize, happens: impl FnMut(&mut Session)) -> Result<(), String> {
+    carry_by(session, when, Session::step, happens)
+}
+
+fn carry_by(
+    session: &mut Session,
+    when: usize,
+    mut step: impl FnMut(&mut Session),
+    mut happens: impl FnMut(&mut Session),
+) -> Result<(), String> {
     let mut updates = (0..ROUNDS).flat_map(|round| [Some(0), Some(1), Some(2), None].map(|chunk| (round, chunk)));
     let mut next = updates.next();
     for turn in 0..2000 {
@@ -579,7 +592,7 @@ fn carry(session: &mut Session, when: usize, mut happens: impl FnMut(&mut Sessio
             }
             next = updates.next();
         }
-        session.step();
+        step(session);
         if let Some(end) = session.inbound.end.or(session.outbound.end).or(session.worker.end) {
             return Err(format!("it ended: {end}"));
         }

@@ -129,6 +129,159 @@ fn a_link_that_fails_in_the_middle_loses_nothing_whatever_the_cause() {
     }
 }
 
+/// Has no room for what came over the link, but for what comes by TCP.
+struct OnlyByTcp<'a>(&'a mut Shards);
+
+impl Landing for OnlyByTcp<'_> {
+    fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
+        self.0.place(header)
+    }
+
+    fn landed(&mut self, _: &mut Header) -> Result<bool, Violation> {
+        Ok(false)
+    }
+}
+
+#[test]
+fn shards_by_tcp_wait_for_older_ones_and_for_the_slots_that_come_back() {
+    for slots_first in [false, true] {
+        let rig = Rig::new(usual());
+        let mut session = rig.session_with(0, tcp_pair(), |area| area);
+        session.inbound.landing.open = 1;
+        session.steps(3);
+        session.worker.pump(4);
+        session.steps(2);
+        session.inbound.read(0);
+        session.steps(3);
+        assert_eq!((session.inbound.got.as_slice(), session.worker.granted), ([0].as_slice(), 5));
+        // The fifth is in the network when the daemon gives the link up.
+        rig.fake.hold();
+        session.worker.pump(5);
+        session.worker.turn();
+        let daemon = rig.fake.pair_numbers()[0];
+        rig.fake.raise("fake0", ffi::IBV_EVENT_QP_FATAL, Element::Pair(daemon));
+        rig.fabric().events();
+        session.outbound.turn();
+        let DaemonIn { inbound, landing, .. } = &mut session.inbound;
+        assert_eq!(inbound.receive(landing, Instant::now()), Ok(None));
+        assert_eq!(inbound.fell_back(), Some(LinkFailure::Broken));
+        // The others are quick: the shard is there before this half has its next turn.
+        for _ in 0..5 {
+            session.outbound.turn();
+            session.worker.turn();
+        }
+        assert_eq!(session.worker.outbound.queued(), 0);
+        if slots_first {
+            session.inbound.post();
+            assert_eq!(session.inbound.landing.posted.len(), 1);
+            let mut landing = OnlyByTcp(&mut session.inbound.landing);
+            assert_eq!(session.inbound.inbound.receive(&mut landing, Instant::now()), Ok(None), "it overtakes none");
+        }
+        session.inbound.landing.open = u64::MAX;
+        let DaemonIn { inbound, landing, got, held, .. } = &mut session.inbound;
+        for round in 1..4 {
+            let header = inbound.receive(landing, Instant::now()).unwrap().expect("it had arrived");
+            assert_eq!(header.round, round);
+            held.push_back((inbound.filled().unwrap(), header));
+            got.push(round);
+        }
+        if !slots_first {
+            assert_eq!(inbound.receive(landing, Instant::now()), Ok(None), "there is no slot yet");
+            assert!(inbound.wants_turn(), "it is not announced again");
+        }
+        session.steps(3);
+        assert_eq!((session.inbound.got.as_slice(), session.inbound.end), ([0, 1, 2, 3, 4].as_slice(), None));
+        assert_eq!(session.wrong(), None);
+        drop(session);
+        rig.check_nothing_is_left();
+    }
+}
+
+/// Gives halves their turns as reactors do: when a descriptor has announced something (once), or they ask for it.
+struct Announced {
+    poll: mio::Poll,
+    events: mio::Events,
+    /// The daemon's receiving and sending half, and the worker.
+    ready: [bool; 3],
+    sent: u64,
+}
+
+impl Announced {
+    fn new(session: &Session) -> Announced {
+        let poll = mio::Poll::new().unwrap();
+        let (read, write) = (mio::Interest::READABLE, mio::Interest::WRITABLE);
+        let (inbound, outbound) = (&session.inbound.inbound, &session.outbound.outbound);
+        let (there, back) = (&session.worker.inbound, &session.worker.outbound);
+        let sources = [
+            (inbound.descriptor(), read, 0),
+            (inbound.completions(), read, 0),
+            (outbound.descriptor(), write, 1),
+            (outbound.completions(), read, 1),
+            (there.descriptor(), read, 2),
+            (there.completions(), read, 2),
+            (back.descriptor(), write, 2),
+            (back.completions(), read, 2),
+        ];
+        for (descriptor, interest, token) in sources {
+            let descriptor = descriptor.expect("this transport has descriptors");
+            poll.registry().register(&mut mio::unix::SourceFd(&descriptor), mio::Token(token), interest).unwrap();
+        }
+        Announced { poll, events: mio::Events::with_capacity(16), ready: [true; 3], sent: 0 }
+    }
+
+    fn step(&mut self, session: &mut Session) {
+        self.poll.poll(&mut self.events, Some(Duration::ZERO)).unwrap();
+        self.events.iter().for_each(|event| self.ready[event.token().0] = true);
+        // Slots are posted and credits told at every step.
+        session.inbound.post();
+        session.outbound.tell();
+        let inbound = &session.inbound.inbound;
+        if self.ready[0] || inbound.wants_turn() {
+            let before = session.inbound.got.len();
+            session.inbound.turn();
+            // Eight at a time: there may be more.
+            self.ready[0] = session.inbound.got.len() == before + 8 || session.inbound.inbound.wants_turn();
+        }
+        let outbound = &session.outbound.outbound;
+        if (outbound.queued() > 0 || outbound.wants_turn()) && (self.ready[1] || outbound.wants_turn()) {
+            session.outbound.turn();
+            let outbound = &session.outbound.outbound;
+            self.ready[1] = outbound.queued() == 0 || outbound.wants_turn();
+        }
+        let asks = session.worker.inbound.wants_turn() || session.worker.outbound.wants_turn();
+        // Whoever queues something flushes it.
+        let queued = std::mem::replace(&mut self.sent, session.worker.sent) != session.worker.sent;
+        if self.ready[2] || asks || queued {
+            self.ready[2] = false;
+            session.worker.turn();
+        }
+    }
+}
+
+#[test]
+fn nobody_sleeps_through_a_change_to_tcp() {
+    for (name, cause, _) in CAUSES {
+        for when in [0, 1, 2, 5, 8] {
+            let rig = Rig::new(Shape { sleeps: true, ..usual() });
+            let mut session = rig.session_with(0, tcp_pair(), |area| area);
+            let pairs: [u32; 2] = rig.fake.pair_numbers().try_into().unwrap();
+            let mut announced = Announced::new(&session);
+            let result = carry_by(
+                &mut session,
+                when,
+                |session| announced.step(session),
+                |session| {
+                    cause(&rig, session, pairs);
+                },
+            );
+            assert_eq!(result, Ok(()), "{name}, after {when} turns");
+            assert_eq!(session.inbound.fell_back.len(), 1, "{name}, after {when} turns");
+            drop(session);
+            rig.check_nothing_is_left();
+        }
+    }
+}
+
 #[test]
 fn without_leave_to_fall_back_the_session_ends_and_says_why() {
     for order in 0..2 {
@@ -225,7 +378,7 @@ fn halves_that_are_dropped_while_the_link_fails_leave_nothing_behind() {
 /// A network that fails while three threads drive a session: the daemon's halves and the worker.
 fn race(seed: u64) {
     let rig = Rig::new(usual());
-    let control = if seed % 3 == 0 { tcp_pair() } else { rig.control() };
+    let control = if seed.is_multiple_of(3) { tcp_pair() } else { rig.control() };
     let session = rig.session_with(0, control, |area| area);
     let deadline = Instant::now() + Duration::from_secs(20);
     let done = std::sync::atomic::AtomicUsize::new(0);
@@ -269,11 +422,16 @@ fn race(seed: u64) {
         while !over("the worker") {
             if !happened && worker.sent >= when {
                 happened = true;
-                match seed % 4 {
+                match seed % 5 {
                     0 => rig.fake.link_down("fake0", 1),
                     1 => rig.fake.fail_next(Verb::PostSend, Errno::NOMEM),
                     2 => rig.fake.fail_next(Verb::PostRecv, Errno::NOMEM),
-                    _ => rig.fake.remove_device("fake1"),
+                    3 => rig.fake.remove_device("fake1"),
+                    _ => {
+                        let daemon = rig.fake.pair_numbers()[0];
+                        rig.fake.raise("fake0", ffi::IBV_EVENT_QP_FATAL, Element::Pair(daemon));
+                        rig.fabric().events();
+                    }
                 }
             }
             worker.pump(SHARDS);
