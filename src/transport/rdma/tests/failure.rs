@@ -171,13 +171,13 @@ fn shards_by_tcp_wait_for_older_ones_and_for_the_slots_that_come_back() {
             session.worker.turn();
         }
         assert_eq!(session.worker.outbound.queued(), 0);
+        session.inbound.landing.open = u64::MAX;
         if slots_first {
             session.inbound.post();
             assert_eq!(session.inbound.landing.posted.len(), 1);
             let mut landing = OnlyByTcp(&mut session.inbound.landing);
             assert_eq!(session.inbound.inbound.receive(&mut landing, Instant::now()), Ok(None), "it overtakes none");
         }
-        session.inbound.landing.open = u64::MAX;
         let DaemonIn { inbound, landing, got, held, .. } = &mut session.inbound;
         for round in 1..4 {
             let header = inbound.receive(landing, Instant::now()).unwrap().expect("it had arrived");
