@@ -45,8 +45,26 @@ pub(super) struct DaemonInbound {
     /// Receives that came back without a message.
     flushed: usize,
     filled: Option<Slot>,
+    /// Control frames have come, or wait, that no descriptor announces again.
+    more: bool,
     over: Option<Disconnect>,
     fell_back: Option<LinkFailure>,
+}
+
+/// Control frames that are heard before others have their turn: nobody holds up a reactor by saying nothing at length.
+const HEARD_AT_ONCE: usize = 16;
+
+/// Lets no payload in.
+#[derive(Default)]
+struct Shut {
+    asked: bool,
+}
+
+impl Landing for Shut {
+    fn place(&mut self, _: &Header) -> Result<Option<&mut [u8]>, Violation> {
+        self.asked = true;
+        Ok(None)
+    }
 }
 
 impl DaemonInbound {
@@ -71,6 +89,7 @@ impl DaemonInbound {
             count: 0,
             flushed: 0,
             filled: None,
+            more: false,
             over: None,
             fell_back: None,
         }
@@ -117,11 +136,13 @@ impl DaemonInbound {
 
     /// Gives the link up, as far as the other half lets it.
     fn wind_up(&mut self, now: Instant) -> Result<(), Disconnect> {
+        if !self.usage.fall_back
+            && let Some(why) = self.link.given_up()
+        {
+            return Err(Disconnect::Rdma(why));
+        }
         if self.link.state() != State::Failing {
             return Ok(());
-        }
-        if !self.usage.fall_back {
-            return Err(Disconnect::Rdma(self.link.failure()));
         }
         self.draining = self.draining.take().or_else(|| self.half.take().map(Draining::new));
         let Some(mut draining) = self.draining.take() else { return Ok(()) };
@@ -164,6 +185,19 @@ impl DaemonInbound {
         self.filled = self.arrived.pop_front().map(|(slot, _)| slot);
         Ok(Some(header))
     }
+
+    /// The next frame by TCP. After a fall-back shards come this way: not before the older ones that had arrived over the link,
+    /// and not before whoever drives this half has taken back the slots for them.
+    fn hear(&mut self, landing: &mut dyn Landing, now: Instant) -> Result<Option<Header>, Disconnect> {
+        let left = !self.posted.is_empty() || !self.arrived.is_empty();
+        if self.link.state() != State::Drained || !left {
+            return self.control.receive(landing, now);
+        }
+        let mut shut = Shut::default();
+        let heard = self.control.receive(&mut shut, now);
+        self.more |= shut.asked;
+        heard
+    }
 }
 
 /// The number of a receive that only a planted bug posts.
@@ -176,7 +210,8 @@ fn violation(completion: &ffi::ibv_wc) -> Disconnect {
 
 impl Inbound for DaemonInbound {
     fn receive(&mut self, landing: &mut dyn Landing, now: Instant) -> Result<Option<Header>, Disconnect> {
-        loop {
+        self.more = false;
+        for _ in 0..HEARD_AT_ONCE {
             if self.arrived.is_empty() {
                 self.poll()?;
             }
@@ -188,7 +223,7 @@ impl Inbound for DaemonInbound {
                 // What had arrived when the connection ended came first.
                 return Err(over);
             }
-            match self.control.receive(landing, now) {
+            match self.hear(landing, now) {
                 Ok(Some(header)) if header.kind == Kind::Collected && header.verifies(&[]) => {
                     self.link.release(header.round);
                 }
@@ -214,6 +249,8 @@ impl Inbound for DaemonInbound {
                 Ok(None) => return Ok(None),
             }
         }
+        self.more = true;
+        Ok(None)
     }
 
     fn descriptor(&self) -> Option<RawFd> {
@@ -227,6 +264,7 @@ impl Inbound for DaemonInbound {
     fn wants_turn(&self) -> bool {
         let failing = self.half.is_some() && self.link.state() == State::Failing;
         failing
+            || self.more
             || self.draining.as_ref().is_some_and(Draining::wants_turn)
             || self.half.is_some() && !self.usage.notify
             || self.control.wants_turn()
@@ -449,6 +487,7 @@ impl DaemonOutbound {
         let header = Header { argument: self.link.arrived(), round: self.link.failure().number(), ..header };
         self.way = Way::Tcp;
         self.control_send(header);
+        self.credit_waits = false;
         if let Some(argument) = self.credit {
             let credit = Header { job: self.job, session: self.epoch, argument, ..Header::new(Kind::Credit) };
             self.control_send(credit);

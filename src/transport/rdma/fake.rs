@@ -44,6 +44,8 @@ pub struct Device {
     pub name: String,
     /// Its directory in sysfs, `ibdev_path`, below 256 bytes.
     pub path: String,
+    /// The most queue pairs.
+    pub max_qp: c_int,
     /// The most work requests in one queue.
     pub max_qp_wr: c_int,
     /// The most completions in one queue.
@@ -63,6 +65,8 @@ pub struct Port {
     pub state: c_int,
     /// Bytes per packet, as `ibv_mtu` has it: 1 is 256, 5 is 4096.
     pub mtu: c_int,
+    /// The most bytes in one message; told, not enforced.
+    pub max_msg_sz: u32,
     /// Local identifier, on InfiniBand.
     pub lid: u16,
     /// [`ffi::IBV_LINK_LAYER_ETHERNET`] or the other.
@@ -79,6 +83,7 @@ impl Device {
         let port = Port {
             state: ffi::IBV_PORT_ACTIVE,
             mtu: 5,
+            max_msg_sz: 1 << 30,
             lid: 0,
             link_layer: ffi::IBV_LINK_LAYER_ETHERNET,
             gids: vec![ffi::ibv_gid { raw }],
@@ -86,6 +91,7 @@ impl Device {
         Device {
             name: name.into(),
             path: format!("/nonexistent/{name}"),
+            max_qp: 1 << 16,
             max_qp_wr: 16384,
             max_cqe: 65536,
             max_sge: 16,
@@ -531,6 +537,30 @@ impl<R> Object<R> {
     unsafe fn take(raw: *mut R) {
         // SAFETY: it was made by `Box::into_raw`.
         drop(unsafe { Box::from_raw(raw.cast::<Object<R>>()) });
+    }
+}
+
+thread_local! {
+    static WORKING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Is this thread inside a function of the data path? What is allocated there is the provider's, not its caller's.
+pub fn is_working() -> bool {
+    WORKING.get()
+}
+
+struct Working;
+
+impl Working {
+    fn begin() -> Working {
+        WORKING.set(true);
+        Working
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        WORKING.set(false);
     }
 }
 

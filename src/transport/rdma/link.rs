@@ -72,8 +72,11 @@ impl Link {
         self.bells.iter().for_each(|bell| bell.ring());
     }
 
-    /// Gives the link up. The first reason is the one that counts.
+    /// Gives the link up. The first reason is the one that counts, and none once the session is over.
     pub fn fail(&self, why: LinkFailure) {
+        if self.state() == State::Closed {
+            return;
+        }
         let first = self.reason.compare_exchange(0, why.number(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if first && self.state.compare_exchange(UP, FAILING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.ring();
@@ -88,6 +91,11 @@ impl Link {
 
     pub(super) fn failure(&self) -> LinkFailure {
         LinkFailure::from_number(self.reason.load(Ordering::Acquire))
+    }
+
+    /// Why it was given up, if it was: known even after the session has ended because of it.
+    pub(super) fn given_up(&self) -> Option<LinkFailure> {
+        (self.state() != State::Up && self.reason.load(Ordering::Acquire) != 0).then(|| self.failure())
     }
 
     pub(super) fn drained(&self, arrived: u64) {

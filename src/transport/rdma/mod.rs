@@ -23,6 +23,8 @@ pub mod list;
 pub mod options;
 pub mod sabotage;
 pub mod select;
+#[cfg(test)]
+pub(super) mod tests;
 pub mod verbs;
 mod worker;
 

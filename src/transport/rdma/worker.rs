@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::daemon::Use;
@@ -10,7 +10,7 @@ use super::error::LinkFailure;
 use super::ffi;
 use super::immediate::{Immediate, round_of, shards_of};
 use super::link::{COMPLETIONS_AT_ONCE, Draining, Link, Sender, State};
-use super::verbs::{Operation, Piece, ReceiveHalf, Region};
+use super::verbs::{Operation, Piece, RawQueuePair, ReceiveHalf, Region};
 use crate::code::Layout;
 use crate::transport::{Disconnect, Flushed, Inbound, Landing, Outbound, Outgoing};
 use crate::wire::{HEADER_BYTES, Header, Kind, REPORT_BYTES, Violation, header_bytes};
@@ -112,11 +112,13 @@ impl WorkerInbound {
 
     /// Gives the link up, as far as the other half lets it.
     fn wind_up(&mut self, now: Instant) -> Result<(), Disconnect> {
+        if !self.usage.fall_back
+            && let Some(why) = self.link.given_up()
+        {
+            return Err(Disconnect::Rdma(why));
+        }
         if self.link.state() != State::Failing {
             return Ok(());
-        }
-        if !self.usage.fall_back {
-            return Err(Disconnect::Rdma(self.link.failure()));
         }
         self.draining = self.draining.take().or_else(|| self.half.take().map(Draining::new));
         let Some(mut draining) = self.draining.take() else { return Ok(()) };
@@ -200,13 +202,14 @@ impl Inbound for WorkerInbound {
                 return Ok(Some(header));
             }
             self.wind_up(now)?;
-            if self.arrived.is_empty() {
-                if let Some(closing) = self.closing.take() {
-                    return Ok(Some(closing));
-                }
-                if let Some(over) = self.over {
-                    return Err(over);
-                }
+            if self.arrived.is_empty()
+                && let Some(closing) = self.closing.take()
+            {
+                return Ok(Some(closing));
+            }
+            if let Some(over) = self.over {
+                // What had arrived when the connection ended came first, unless it may not come.
+                return Err(over);
             }
             // While the link is being given up, frames by TCP wait: they are younger than what it still holds.
             if self.draining.is_some() {
@@ -218,13 +221,7 @@ impl Inbound for WorkerInbound {
                     // What was written before it is there: look once more.
                     None => self.poll().map(|_| ())?,
                 },
-                Err(over) => {
-                    self.over = Some(over);
-                    self.poll()?;
-                    if !self.arrived.is_empty() && self.link.released().is_none() {
-                        return Err(over);
-                    }
-                }
+                Err(over) => self.over = Some(over),
                 Ok(None) => {
                     let Some(half) = self.half.as_mut().filter(|_| self.usage.notify) else { return Ok(None) };
                     if !self.arrived.is_empty() {
@@ -282,6 +279,8 @@ enum Way {
     Waiting {
         first: u64,
         frames: VecDeque<Outgoing>,
+        /// It may still read them.
+        pair: Weak<RawQueuePair>,
         told: bool,
     },
     Tcp,
@@ -363,8 +362,8 @@ impl WorkerOutbound {
             return Err(Disconnect::Rdma(self.link.failure()));
         }
         if let Way::Link(sender) = std::mem::replace(&mut self.way, Way::Tcp) {
-            let (first, frames, _) = sender.let_go();
-            self.way = Way::Waiting { first, frames, told: false };
+            let (first, frames, pair) = sender.let_go();
+            self.way = Way::Waiting { first, frames, pair, told: false };
         }
         Ok(())
     }
@@ -372,7 +371,7 @@ impl WorkerOutbound {
     /// Goes on with the change to TCP, as far as the other half and the peer let it.
     fn switch(&mut self) {
         let round = self.link.failure().number();
-        let Way::Waiting { first, frames, told } = &mut self.way else { return };
+        let Way::Waiting { first, frames, told, .. } = &mut self.way else { return };
         if self.link.state() != State::Drained {
             return;
         }
@@ -489,5 +488,10 @@ impl Outbound for WorkerOutbound {
 impl Drop for WorkerOutbound {
     fn drop(&mut self) {
         self.link.close();
+        if let Way::Waiting { frames, pair, .. } = &mut self.way
+            && let Some(pair) = pair.upgrade()
+        {
+            pair.park(Box::new(std::mem::take(frames)));
+        }
     }
 }

@@ -205,7 +205,7 @@ unsafe extern "C" fn query_device(raw: *mut ffi::ibv_context, answer: *mut ffi::
     // SAFETY: all fields are numbers, for which zeros are valid.
     let mut attributes: ffi::ibv_device_attr = unsafe { std::mem::zeroed() };
     attributes.max_mr_size = u64::MAX;
-    attributes.max_qp = 1 << 16;
+    attributes.max_qp = device.max_qp;
     attributes.max_qp_wr = device.max_qp_wr;
     attributes.max_sge = device.max_sge;
     attributes.max_sge_rd = device.max_sge;
@@ -239,7 +239,7 @@ unsafe extern "C" fn query_port(raw: *mut ffi::ibv_context, port: u8, answer: *m
         attributes.max_mtu = 5;
         attributes.active_mtu = port.mtu;
         attributes.gid_tbl_len = port.gids.len() as c_int;
-        attributes.max_msg_sz = 1 << 30;
+        attributes.max_msg_sz = port.max_msg_sz;
         attributes.pkey_tbl_len = 1;
         attributes.lid = port.lid;
         attributes.link_layer = port.link_layer;

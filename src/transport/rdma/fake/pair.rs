@@ -54,8 +54,12 @@ pub(super) unsafe extern "C" fn create_qp(raw: *mut ffi::ibv_pd, init: *mut ffi:
     let (limits, cap) = (&state.devices[device], init.cap);
     let most = cap.max_send_wr.max(cap.max_recv_wr) <= limits.max_qp_wr as u32
         && cap.max_send_sge.max(cap.max_recv_sge) <= limits.max_sge as u32;
+    let room = state.pairs.values().filter(|pair| pair.device == device).count() < limits.max_qp as usize;
     let fits = most && init.qp_type == ffi::IBV_QPT_RC && init.srq.is_null();
-    let allowed = state.refuses(Some(Verb::CreateQp), device).and_then(|()| require(fits, EINVAL));
+    let allowed = state
+        .refuses(Some(Verb::CreateQp), device)
+        .and_then(|()| require(fits, EINVAL))
+        .and_then(|()| require(room, ENOMEM));
     object_or_errno(allowed.map(|()| {
         let number = state.number();
         let c = ffi::ibv_qp {
@@ -286,6 +290,7 @@ macro_rules! post {
             mut list: *mut ffi::$work,
             bad: *mut *mut ffi::$work,
         ) -> c_int {
+            let _working = Working::begin();
             // SAFETY: the caller's queue pair.
             let (shared, number) = unsafe { Object::find(raw) };
             let mut state = shared.lock();

@@ -138,6 +138,7 @@ pub(super) unsafe extern "C" fn get_cq_event(
     queue: *mut *mut ffi::ibv_cq,
     user: *mut *mut c_void,
 ) -> c_int {
+    let _working = Working::begin();
     // SAFETY: the caller's channel.
     let (shared, number) = unsafe { Object::find(raw) };
     let next = shared.next_event(|state| state.channels.get_mut(&number).map(|channel| &mut channel.events));
@@ -153,6 +154,7 @@ pub(super) unsafe extern "C" fn get_cq_event(
 }
 
 pub(super) unsafe extern "C" fn ack_cq_events(raw: *mut ffi::ibv_cq, events: c_uint) {
+    let _working = Working::begin();
     // SAFETY: the caller's queue.
     let (shared, number) = unsafe { Object::find(raw) };
     if let Some(queue) = shared.lock().queues.get_mut(&number) {
@@ -162,6 +164,7 @@ pub(super) unsafe extern "C" fn ack_cq_events(raw: *mut ffi::ibv_cq, events: c_u
 }
 
 pub(super) unsafe extern "C" fn poll_cq(raw: *mut ffi::ibv_cq, room: c_int, answer: *mut ibv_wc) -> c_int {
+    let _working = Working::begin();
     // SAFETY: the caller's queue.
     let (shared, number) = unsafe { Object::find(raw) };
     let mut state = shared.lock();
@@ -180,6 +183,7 @@ pub(super) unsafe extern "C" fn poll_cq(raw: *mut ffi::ibv_cq, room: c_int, answ
 }
 
 pub(super) unsafe extern "C" fn req_notify_cq(raw: *mut ffi::ibv_cq, solicited_only: c_int) -> c_int {
+    let _working = Working::begin();
     // SAFETY: the caller's queue.
     let (shared, number) = unsafe { Object::find(raw) };
     let mut state = shared.lock();
