@@ -352,7 +352,12 @@ impl Session {
         self.landed.oldest == Some(self.next_round) && self.landed.ended().is_some()
     }
 
-    /// Tells the daemon that this worker leaves in peace.
+    /// Has all that was queued left?
+    pub fn is_sent(&self) -> bool {
+        self.outbound.queued() == 0
+    }
+
+    /// Tells the daemon that this worker leaves in peace, once all that was queued before has left.
     pub fn leave(&mut self, now: Instant) {
         let (job, session, worker) = (self.job, self.welcome.session, self.welcome.worker);
         let header = Header { job, session, worker, ..Header::new(Kind::Leave) };

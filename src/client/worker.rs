@@ -516,9 +516,19 @@ impl Worker {
         self.shared.driver().session.set_row(row);
     }
 
-    /// Leaves the job in peace.
+    /// Leaves the job in peace: what was submitted still goes, for a second at most.
     pub fn leave(mut self) {
-        self.shared.driver().session.leave(Instant::now());
+        let mut driver = self.shared.driver();
+        driver.session.leave(Instant::now());
+        let until = Instant::now() + Duration::from_secs(1);
+        while !driver.session.is_sent() {
+            let left = until.saturating_duration_since(Instant::now());
+            // A session that is over has nobody to leave.
+            if left.is_zero() || driver.turn(Some(left), None).is_err() {
+                break;
+            }
+        }
+        drop(driver);
         self.stop();
     }
 

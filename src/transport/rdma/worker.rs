@@ -300,6 +300,8 @@ pub(super) struct WorkerOutbound {
     worker: u32,
     /// A release that found the control queue full.
     release: Option<u64>,
+    /// A leave, which comes after every shard is known to have arrived.
+    leave: Option<Outgoing>,
     /// Dropped after the queue pair.
     _shards: Region,
 }
@@ -334,6 +336,7 @@ impl WorkerOutbound {
             session: sign.session,
             worker: sign.worker,
             release: None,
+            leave: None,
             _shards: shards,
         }
     }
@@ -405,8 +408,15 @@ impl WorkerOutbound {
 
 impl Outbound for WorkerOutbound {
     fn send(&mut self, frame: Outgoing) -> Result<(), Outgoing> {
+        if matches!(self.way, Way::Tcp) {
+            return self.control.send(frame);
+        }
         // Only shards have a payload.
-        if matches!(self.way, Way::Tcp) || frame.bytes().len() == HEADER_BYTES {
+        if let Some(header) = frame.bytes().first_chunk().filter(|_| frame.bytes().len() == HEADER_BYTES) {
+            if Header::parse(header).is_ok_and(|header| header.kind == Kind::Leave) {
+                self.leave = Some(frame);
+                return Ok(());
+            }
             return self.control.send(frame);
         }
         if self.queue.len() + self.waiting() >= self.limit {
@@ -436,12 +446,19 @@ impl Outbound for WorkerOutbound {
         if let Some(round) = self.release.take() {
             self.release(round);
         }
+        if self.queue.is_empty()
+            && self.waiting() == 0
+            && let Some(leave) = self.leave.take()
+            && let Err(leave) = self.control.send(leave)
+        {
+            self.leave = Some(leave);
+        }
         bytes += self.control.flush(now)?.bytes;
         Ok(Flushed { bytes, empty: self.queued() == 0 })
     }
 
     fn queued(&self) -> usize {
-        self.queue.len() + self.waiting() + self.control.queued()
+        self.queue.len() + self.waiting() + usize::from(self.leave.is_some()) + self.control.queued()
     }
 
     fn descriptor(&self) -> Option<RawFd> {
