@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use solon::transport::rdma::ffi::*;
+use solon::wire::{Header, Kind, seal};
 
 use super::attacker::Attacker;
-use super::fabric::{CREDITS, Daemon, SLOTS, WORKERS};
+use super::fabric::{CREDITS, Daemon, FRAME, SLOTS, TakeAll, WORKERS};
 use super::job::{HONEST, Solond, while_the_honest_work};
 use super::verbs::{ALL_RIGHTS, End, IBV_WR_ATOMIC_FETCH_AND_ADD, Memory, Request};
 use crate::guest::tools::DEVICES;
@@ -46,7 +47,7 @@ fn probes(daemon: &Daemon, indices: std::ops::Range<u32>, count: usize) -> Vec<(
         (IBV_WR_RDMA_READ, other),
         (IBV_WR_ATOMIC_FETCH_AND_ADD, own),
     ];
-    let keys = indices.flat_map(|index| (0..256).map(move |variant| index << 8 | variant));
+    let keys = indices.flat_map(|index| (0..256).map(move |variant| (index << 8) | variant));
     let mut probes: Vec<_> = keys.flat_map(|key| targets.map(|(opcode, address)| (opcode, key, address))).collect();
     println!(
         "{} probes are the sweep of {} regions, {} are random",
@@ -121,6 +122,47 @@ fn ten_thousand_forged_keys_and_addresses_reach_no_memory() {
     assert!(untouched(&daemon), "no byte of the daemon's memory has changed");
 }
 
+#[test]
+#[ignore = "runs in the guest"]
+fn no_region_of_the_daemons_can_be_invalidated_by_a_worker() {
+    let mut hostile = End::new(DEVICES[0].name);
+    let memory = hostile.memory(FRAME, IBV_ACCESS_LOCAL_WRITE);
+    let before = index_of_a_new_region();
+    let daemon = Daemon::new();
+    let after = index_of_a_new_region();
+    assert_eq!(after - before, 2 * WORKERS as u32 + 1, "the daemon's regions are those between");
+    let connect = || {
+        let (mut connection, control) = daemon.connect(&hostile, 7);
+        connection.inbound.post(daemon.shards.take(0).expect("a slot")).expect("it is posted");
+        (connection, control)
+    };
+    let (start, mut probes) = (Instant::now(), 0);
+    for number in (before + 1) << 8..after << 8 {
+        let (mut connection, _control) = connect();
+        hostile.post(1, Request { opcode: IBV_WR_SEND_WITH_INV, number, ..Request::send(None) });
+        hostile.completion_of(1, Duration::from_secs(5)).expect("an answer");
+        let received = connection.inbound.receive(&mut TakeAll, Instant::now());
+        assert!(!matches!(received, Ok(Some(_))), "key {number:#x} was taken for a shard");
+        probes += 1;
+    }
+    println!("{probes} invalidations in {:?}", start.elapsed());
+    // The region that shards land in takes one.
+    let (mut connection, _control) = connect();
+    let mut frame = vec![0; FRAME];
+    seal(Header::new(Kind::Shard), &mut frame);
+    memory.write(0, &frame);
+    hostile.post(1, Request::send(Some(memory.piece(FRAME))));
+    assert_eq!(hostile.completion_of(1, Duration::from_secs(5)).map(|it| it.status), Some(IBV_WC_SUCCESS));
+    let start = Instant::now();
+    loop {
+        match connection.inbound.receive(&mut TakeAll, Instant::now()) {
+            Ok(Some(_)) => break,
+            Ok(None) => assert!(start.elapsed() < Duration::from_secs(5), "the shard did not arrive"),
+            Err(why) => panic!("{why}"),
+        }
+    }
+}
+
 /// Else the test would show nothing.
 fn the_same_operations_reach_memory_that_allows_them(hostile: &End, memory: &Memory) {
     let mut open = End::new(DEVICES[1].name);
@@ -141,6 +183,32 @@ fn the_same_operations_reach_memory_that_allows_them(hostile: &End, memory: &Mem
     assert!(memory.holds_only(1));
     assert_eq!(run(IBV_WR_ATOMIC_FETCH_AND_ADD), IBV_WC_SUCCESS);
     assert!(!place.holds_only(1));
+}
+
+/// soft-RoCE asks the queue pair's rights before it looks at a key, so the probes above never reach the second guard: a region that is
+/// registered as the daemon's are has no remote key, whatever the queue pair allows.
+#[test]
+#[ignore = "runs in the guest"]
+fn a_region_without_remote_rights_is_refused_even_where_the_queue_pair_allows_all() {
+    let (mut hostile, mut open) = (End::new(DEVICES[0].name), End::new(DEVICES[1].name));
+    let memory = hostile.memory(64, IBV_ACCESS_LOCAL_WRITE);
+    let place = open.memory(64, IBV_ACCESS_LOCAL_WRITE);
+    place.fill(1);
+    for variant in 0..256 {
+        for opcode in [IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ, IBV_WR_ATOMIC_FETCH_AND_ADD] {
+            open.reset();
+            hostile.reset();
+            open.connect(&hostile.endpoint(), 7);
+            hostile.connect(&open.endpoint(), 7);
+            memory.fill(NOTHING_READ);
+            let key = (place.local_key & !0xff) | variant;
+            hostile.post(1, probe(&memory, opcode, key, place.address()));
+            let completion = hostile.completion_of(1, Duration::from_secs(5)).expect("an answer");
+            assert_eq!(completion.status, IBV_WC_REM_ACCESS_ERR, "{opcode} {key:#x}: {completion:?}");
+            assert!(memory.holds_only(NOTHING_READ));
+        }
+    }
+    assert!(place.holds_only(1));
 }
 
 /// The start addresses of what a process has claimed and may write.
@@ -173,7 +241,7 @@ fn forged_keys_and_addresses_end_only_the_forgers_link_with_solond() {
             attacker.memory.fill(NOTHING_READ);
             let opcode = [IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ][at / 2 % 2];
             let index = before + 1 + random.next_u32() % regions;
-            let key = index << 8 | random.next_u32() % 256;
+            let key = (index << 8) | (random.next_u32() % 256);
             let address =
                 addresses[random.next_u32() as usize % addresses.len()] + 64 * u64::from(random.next_u32() % 64);
             attacker.end.post(1, probe(&attacker.memory, opcode, key, address));
