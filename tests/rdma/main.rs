@@ -18,6 +18,7 @@ use object::read::elf::{Dyn, FileHeader};
 // Beside this file `guest` is the script, so the modules cannot be in a folder of that name.
 #[path = "."]
 mod guest {
+    mod hostile;
     mod smoke;
     mod tools;
 }
@@ -82,7 +83,7 @@ fn the_suite_passes_in_a_guest_with_soft_roce() {
     let this = std::env::current_exe().expect("a path");
     let name = this.file_name().expect("a file").to_str().expect("UTF-8");
     let this = this.to_str().expect("UTF-8");
-    let files = ["-f", this, "-f", SOLON, "-f", SOLOND];
+    let files = ["-t", "1500", "-f", this, "-f", SOLON, "-f", SOLOND];
     let command = ["--", name, "guest::", "--ignored", "--test-threads=1"];
     let Some(output) = in_guest(&[&files[..], &command].concat()) else { return };
     println!("{output}");
