@@ -300,6 +300,8 @@ impl Pusher {
             };
             if peer.outbound.send(Outgoing::Control(header_bytes(header, &[]))).is_ok() {
                 peer.granted = granted;
+                // It may go although what waits may not: a worker that is short of credits does not free what that waits for.
+                peer.writable = true;
                 busy = true;
             }
         }
@@ -311,7 +313,8 @@ impl Pusher {
                         self.board.count(Counter::BytesSent, flushed.bytes as u64);
                         busy |= flushed.bytes > 0;
                         if flushed.empty {
-                            peer.stalled = None;
+                            // What is queued next can be tried: no event will say so, and nothing counts the time.
+                            (peer.stalled, peer.writable) = (None, true);
                         } else {
                             peer.writable = peer.outbound.wants_turn();
                             if flushed.bytes > 0 || peer.stalled.is_none() {
