@@ -307,7 +307,9 @@ impl Pusher {
         }
         let wants_turn = peer.outbound.wants_turn();
         if peer.outbound.queued() > 0 || wants_turn {
-            if peer.writable || wants_turn {
+            // Before it is held to be the peer's fault it is tried once more: what became of it may not have been looked at.
+            let over = peer.stalled.is_some_and(|since| context.now.saturating_duration_since(since) >= limit);
+            if peer.writable || wants_turn || over {
                 match peer.outbound.flush(context.now) {
                     Ok(flushed) => {
                         self.board.count(Counter::BytesSent, flushed.bytes as u64);
@@ -317,7 +319,7 @@ impl Pusher {
                             (peer.stalled, peer.writable) = (None, true);
                         } else {
                             peer.writable = peer.outbound.wants_turn();
-                            if flushed.bytes > 0 || peer.stalled.is_none() {
+                            if flushed.bytes > 0 || peer.stalled.is_none() || peer.outbound.is_changing() {
                                 peer.stalled = Some(context.now);
                             }
                         }
