@@ -185,8 +185,8 @@ impl Inbound for DaemonInbound {
             }
             self.wind_up(now)?;
             if let Some(over) = self.over {
-                // What had arrived when the connection ended came first.
-                return Err(over);
+                // What had arrived when the connection ended came first. The other half may have ended it, for the link.
+                return Err(self.link.ended(over, self.usage.fall_back));
             }
             match self.control.receive(landing, now) {
                 Ok(Some(header)) if header.kind == Kind::Collected && header.verifies(&[]) => {

@@ -17,7 +17,7 @@ use super::error::LinkFailure;
 use super::ffi;
 use super::verbs::{Operation, Piece, REQUESTS_AT_ONCE, RawQueuePair, ReceiveHalf, SendHalf, SendRequest};
 use crate::memory::Bell;
-use crate::transport::Outgoing;
+use crate::transport::{Disconnect, Outgoing};
 
 /// Completions that are taken at once.
 pub(super) const COMPLETIONS_AT_ONCE: usize = 16;
@@ -88,6 +88,12 @@ impl Link {
 
     pub(super) fn failure(&self) -> LinkFailure {
         LinkFailure::from_number(self.reason.load(Ordering::Acquire))
+    }
+
+    /// Why a session is over whose control connection ended like this: by the link, if that failed and must not be replaced.
+    pub(super) fn ended(&self, over: Disconnect, fall_back: bool) -> Disconnect {
+        let failed = self.reason.load(Ordering::Acquire) != 0;
+        if failed && !fall_back { Disconnect::Rdma(self.failure()) } else { over }
     }
 
     pub(super) fn drained(&self, arrived: u64) {

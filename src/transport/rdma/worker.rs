@@ -205,7 +205,7 @@ impl Inbound for WorkerInbound {
                     return Ok(Some(closing));
                 }
                 if let Some(over) = self.over {
-                    return Err(over);
+                    return Err(self.link.ended(over, self.usage.fall_back));
                 }
             }
             // While the link is being given up, frames by TCP wait: they are younger than what it still holds.
