@@ -300,21 +300,26 @@ impl Pusher {
             };
             if peer.outbound.send(Outgoing::Control(header_bytes(header, &[]))).is_ok() {
                 peer.granted = granted;
+                // It may go although what waits may not: a worker that is short of credits does not free what that waits for.
+                peer.writable = true;
                 busy = true;
             }
         }
         let wants_turn = peer.outbound.wants_turn();
         if peer.outbound.queued() > 0 || wants_turn {
-            if peer.writable || wants_turn {
+            // Before it is held to be the peer's fault it is tried once more: what became of it may not have been looked at.
+            let over = peer.stalled.is_some_and(|since| context.now.saturating_duration_since(since) >= limit);
+            if peer.writable || wants_turn || over {
                 match peer.outbound.flush(context.now) {
                     Ok(flushed) => {
                         self.board.count(Counter::BytesSent, flushed.bytes as u64);
                         busy |= flushed.bytes > 0;
                         if flushed.empty {
-                            peer.stalled = None;
+                            // What is queued next can be tried: no event will say so, and nothing counts the time.
+                            (peer.stalled, peer.writable) = (None, true);
                         } else {
                             peer.writable = peer.outbound.wants_turn();
-                            if flushed.bytes > 0 || peer.stalled.is_none() {
+                            if flushed.bytes > 0 || peer.stalled.is_none() || peer.outbound.is_changing() {
                                 peer.stalled = Some(context.now);
                             }
                         }

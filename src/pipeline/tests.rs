@@ -1,12 +1,14 @@
 //! The whole pipeline and whole clients in one thread, over memory.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::client::{Session, Source, generator_digest};
 use crate::code::{Family, Form, Layout, Parameters};
-use crate::transport::memory;
+use crate::transport::{Connection, Disconnect, Flushed, Outbound, Outgoing, memory};
 use crate::wire::{RoundOutcome, Rule, Welcome};
 
 fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
@@ -342,4 +344,110 @@ fn a_word_that_comes_to_the_locator_after_its_round_was_closed_holds_no_slots() 
     assert_eq!(cluster.pipeline.handle.board.closed(), 1);
     while cluster.pipeline.step(context.now) == Progress::Busy {}
     assert_eq!(cluster.pipeline.held(), 0);
+}
+
+const OPEN: u8 = 0;
+const SHUT: u8 = 1;
+const TURN: u8 = 2;
+const CHANGING: u8 = 3;
+
+/// A connection that passes frames on when the gate is open, or asks for its turn; that no event announces.
+struct Gated {
+    inner: Box<dyn Outbound>,
+    waiting: VecDeque<Outgoing>,
+    gate: Arc<AtomicU8>,
+}
+
+impl Gated {
+    fn at(&self) -> u8 {
+        self.gate.load(Ordering::Relaxed)
+    }
+}
+
+impl Outbound for Gated {
+    fn send(&mut self, frame: Outgoing) -> Result<(), Outgoing> {
+        self.waiting.push_back(frame);
+        Ok(())
+    }
+
+    fn flush(&mut self, now: Instant) -> Result<Flushed, Disconnect> {
+        if [SHUT, CHANGING].contains(&self.at()) {
+            return Ok(Flushed { bytes: 0, empty: self.queued() == 0 });
+        }
+        for frame in self.waiting.drain(..) {
+            self.inner.send(frame).expect("there is room");
+        }
+        self.inner.flush(now)
+    }
+
+    fn queued(&self) -> usize {
+        self.waiting.len() + self.inner.queued()
+    }
+
+    fn descriptor(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+
+    fn wants_turn(&self) -> bool {
+        self.at() == TURN
+    }
+
+    fn is_changing(&self) -> bool {
+        self.at() == CHANGING
+    }
+
+    fn close(&mut self) {
+        self.inner.close();
+    }
+}
+
+/// Three workers, the first behind a gate; a round is over for all but it.
+fn held_up(at: u8) -> (Cluster, Arc<AtomicU8>) {
+    let job = job(Parameters::new(1, 1, 0, 1).unwrap(), 40, 50);
+    let mut cluster = Cluster::new(&job, 1);
+    let (here, there) = memory::pair(64);
+    let gate = Arc::new(AtomicU8::new(OPEN));
+    let outbound = Box::new(Gated { inner: here.outbound, waiting: VecDeque::new(), gate: gate.clone() });
+    assert!(cluster.pipeline.handle.admit(0, 2000, Connection { outbound, ..here }));
+    let welcome = Welcome { plan: job.plan, worker: 0, session: 2000, epoch: job.epoch, last: None };
+    cluster.sessions[0] = Session::new(there, welcome, job.number).unwrap();
+    cluster.turn();
+    cluster.turn();
+    gate.store(at, Ordering::Relaxed);
+    for session in &mut cluster.sessions {
+        session.begin().unwrap();
+        assert!(session.pump(Source::Separate(&gradients(1, 40, 1)[0]), None));
+    }
+    for _ in 0..10 {
+        cluster.turn();
+    }
+    let mut update = vec![0.0; 40];
+    for (worker, session) in cluster.sessions.iter_mut().enumerate() {
+        assert_eq!(session.collect(&mut update).is_some(), worker > 0);
+    }
+    (cluster, gate)
+}
+
+#[test]
+fn a_session_that_is_emptied_in_a_turn_it_asked_for_gets_the_next_round() {
+    let (mut cluster, gate) = held_up(SHUT);
+    gate.store(TURN, Ordering::Relaxed);
+    cluster.turn();
+    gate.store(OPEN, Ordering::Relaxed);
+    cluster.turn();
+    assert!(matches!(cluster.sessions[0].collect(&mut [0.0; 40]), Some(Ok((0, _)))));
+    let results = cluster.round(&gradients(1, 40, 2), &[], &[]);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[test]
+fn the_write_deadline_does_not_count_the_time_in_which_a_session_changes_its_way() {
+    for (at, ends) in [(CHANGING, false), (SHUT, true)] {
+        let (mut cluster, gate) = held_up(at);
+        cluster.now += Duration::from_secs(3);
+        cluster.pipeline.step(cluster.now);
+        gate.store(OPEN, Ordering::Relaxed);
+        cluster.pipeline.step(cluster.now);
+        assert_eq!(cluster.pipeline.handle.board.counted(Counter::NotReading), u64::from(ends));
+    }
 }

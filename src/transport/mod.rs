@@ -228,6 +228,11 @@ pub trait Outbound: Send {
         false
     }
 
+    /// Is it changing to another way, so that nothing can leave whatever the peer does? Not for long.
+    fn is_changing(&self) -> bool {
+        false
+    }
+
     /// The rounds before `round` are collected: tells the peer, where it writes to places that they took up.
     fn release(&mut self, round: u64) {
         let _ = round;

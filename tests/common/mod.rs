@@ -26,7 +26,14 @@ impl Solond {
     }
 
     pub fn start_at(address: &str, flags: &[&str]) -> Solond {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_solond"))
+        let mut solond = Solond::spawn(Command::new(env!("CARGO_BIN_EXE_solond")), address, flags);
+        solond.wait_until_ready();
+        solond
+    }
+
+    /// As [`Solond::start_at`] by a command that runs `solond`, without waiting.
+    pub fn spawn(mut command: Command, address: &str, flags: &[&str]) -> Solond {
+        let mut child = command
             .args(["--listen-address", address, "--log-format", "json", "--log-level", "debug"])
             .args(flags)
             .env_clear()
@@ -42,11 +49,33 @@ impl Solond {
                 }
             }
         });
-        let mut solond = Solond { child, address: String::new(), lines, log: Vec::new() };
-        let ready = solond.wait_for("\"ready\"");
+        Solond { child, address: String::new(), lines, log: Vec::new() }
+    }
+
+    pub fn wait_until_ready(&mut self) {
+        let ready = self.wait_for("\"ready\"");
         let ready: serde_json::Value = serde_json::from_str(&ready).expect("a JSON log line");
-        solond.address = ready["address"].as_str().expect("the address").to_owned();
-        solond
+        self.address = ready["address"].as_str().expect("the address").to_owned();
+    }
+
+    /// A log line that contains `text`: one that has come already, or else the next.
+    pub fn find(&mut self, text: &str) -> String {
+        self.log.extend(self.lines.try_iter());
+        let found = self.log.iter().find(|line| line.contains(text)).cloned();
+        found.unwrap_or_else(|| self.wait_for(text))
+    }
+
+    /// Log lines so far that contain `text`.
+    pub fn count(&mut self, text: &str) -> usize {
+        self.log.extend(self.lines.try_iter());
+        self.log.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// For one that is to end by itself: its exit code, and its log.
+    pub fn end(&mut self) -> (Option<i32>, String) {
+        let code = self.exit_code();
+        self.log.extend(self.lines.iter());
+        (code, self.log.join("\n"))
     }
 
     /// Waits for a log line that contains `text`.
@@ -106,6 +135,11 @@ impl Solond {
 
 impl Drop for Solond {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.log.extend(self.lines.try_iter());
+            let last = self.log.len().saturating_sub(100);
+            eprintln!("solond's log:\n{}", self.log[last..].join("\n"));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

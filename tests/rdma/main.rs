@@ -18,10 +18,19 @@ use object::read::elf::{Dyn, FileHeader};
 // Beside this file `guest` is the script, so the modules cannot be in a folder of that name.
 #[path = "."]
 mod guest {
+    mod cluster;
+    mod demo;
+    mod failures;
     mod hostile;
+    mod limits;
+    mod sessions;
     mod smoke;
     mod tools;
 }
+
+#[path = "../common/mod.rs"]
+mod common;
+mod work;
 
 const SOLON: &str = env!("CARGO_BIN_EXE_solon");
 const SOLOND: &str = env!("CARGO_BIN_EXE_solond");

@@ -610,6 +610,10 @@ impl Outbound for DaemonOutbound {
         !matches!(self.way, Way::Tcp)
     }
 
+    fn is_changing(&self) -> bool {
+        matches!(self.way, Way::Waiting(_))
+    }
+
     fn close(&mut self) {
         self.link.close();
         self.control.close();
