@@ -185,6 +185,11 @@ impl Landed {
         round.end.filter(|end| whole || end.outcome != RoundOutcome::Complete)
     }
 
+    /// Has the caller left every place full, so that nothing more could come?
+    pub(super) fn is_full(&self) -> bool {
+        self.oldest.is_some() && self.rounds.iter().all(|round| round.place.is_none() || round.end.is_some())
+    }
+
     /// Digest of what has come of the oldest round.
     pub(super) fn digest(&self) -> u64 {
         self.current().map_or(0, |round| round.digest)

@@ -241,7 +241,7 @@ impl Session {
             return Err(lost);
         }
         let moved = self.try_drive(now, &mut direct).map_err(|lost| match lost {
-            Lost::Connection(_) if self.landed.behind.is_some() => Lost::FellBehind,
+            Lost::Connection(_) if self.landed.behind.is_some() || self.landed.is_full() => Lost::FellBehind,
             lost => lost,
         });
         if let Err(lost) = moved {

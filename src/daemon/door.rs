@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
@@ -19,8 +20,8 @@ use crate::transport::rdma::verbs::AsyncEvent;
 use crate::transport::rdma::{Fabric, LinkFailure, Offer};
 use crate::transport::{Connection, Transport, tcp};
 use crate::wire::{
-    ATTACH_BYTES, Credential, HELLO_BYTES, Hello, Nonce, Refusal, TRANSPORT_RDMA, Welcome, accept_hello,
-    attached_frame, challenge_frame, offer_frame, read_attach, refusal_frame, welcome_frame,
+    ATTACH_BYTES, Area, Credential, Endpoint, HELLO_BYTES, Hello, Nonce, Refusal, TRANSPORT_RDMA, Welcome,
+    accept_hello, attached_frame, challenge_frame, offer_frame, read_attach, refusal_frame, welcome_frame,
 };
 
 const LISTENER: Token = Token(usize::MAX);
@@ -41,12 +42,13 @@ pub struct Door {
     poll: Poll,
     job: Arc<Job>,
     credentials: Vec<Credential>,
-    handle: Handle,
+    usher: Usher,
     handshake: Duration,
     bucket: Bucket,
     visitors: Vec<Option<Visitor>>,
-    rdma: Result<Fabric, LinkFailure>,
-    transport: Transport,
+    rdma: Result<Arc<Fabric>, LinkFailure>,
+    /// Per worker: its queue pair is being connected.
+    connecting: Vec<Arc<AtomicBool>>,
     refusals: Bucket,
     joined: Vec<Option<Instant>>,
     next_session: u64,
@@ -146,14 +148,14 @@ impl Door {
         Ok(Door {
             listener,
             poll,
+            usher: Usher { job: job.clone(), handle, transport: ways.transport },
             job,
             credentials,
-            handle,
             handshake,
             bucket: Bucket::new(per_second),
             visitors: (0..Door::visitors(workers)).map(|_| None).collect(),
-            rdma: ways.rdma,
-            transport: ways.transport,
+            rdma: ways.rdma.map(Arc::new),
+            connecting: (0..workers).map(|_| Arc::default()).collect(),
             refusals: Bucket::new(REFUSALS_PER_SECOND),
             joined: vec![None; workers],
             next_session: 1,
@@ -295,11 +297,11 @@ impl Door {
             return;
         }
         let asks = hello.transports & TRANSPORT_RDMA != 0;
-        if self.transport == Transport::Rdma && !asks {
+        if self.usher.transport == Transport::Rdma && !asks {
             self.refuse(&visitor.stream, Refusal::RdmaOnly { found: u64::from(worker) }, now);
             return;
         }
-        let last = self.handle.board.last().or(self.job.resume);
+        let last = self.usher.handle.board.last().or(self.job.resume);
         if let (Some(theirs), Some(ours)) = (hello.last, last)
             && theirs.round == ours.round
             && theirs.digest != ours.digest
@@ -334,8 +336,8 @@ impl Door {
         }
         self.joined[worker as usize] = Some(now);
         match offer {
-            None => self.admit_by_tcp(visitor.stream, worker, session, None),
-            Some(Err(why)) => self.admit_by_tcp(visitor.stream, worker, session, Some(why)),
+            None => self.usher.by_tcp(visitor.stream, worker, session, None),
+            Some(Err(why)) => self.usher.by_tcp(visitor.stream, worker, session, Some(why)),
             Some(Ok(offer)) => {
                 visitor.stage = Stage::Attach(Box::new(Pending { welcome, nonce: hello.nonce, offer }));
                 visitor.read = 0;
@@ -360,7 +362,7 @@ impl Door {
     /// A worker that was offered RDMA answers: with its end, or why it has none.
     fn attach(&mut self, visitor: Visitor, pending: Pending) {
         let Pending { welcome, nonce, offer } = pending;
-        let Welcome { worker, session, epoch, .. } = welcome;
+        let Welcome { worker, session, .. } = welcome;
         let credential = &self.credentials[worker as usize];
         let bytes = visitor.bytes.first_chunk().expect("a visitor has room for an attach");
         let answer = match read_attach(bytes, &welcome, credential, [&visitor.nonce, &nonce]) {
@@ -374,72 +376,27 @@ impl Door {
         let stream = visitor.stream;
         let (endpoint, area) = match answer {
             Ok(answer) => answer,
-            Err(status) => return self.attached_by_tcp(stream, worker, session, LinkFailure::from_number(status)),
-        };
-        let Ok(fabric) = &self.rdma else { return };
-        let connected = stream.try_clone().and_then(|voice| Ok((voice, self.control(stream)?)));
-        let (voice, control) = match connected {
-            Ok(both) => both,
-            Err(error) => {
-                tracing::debug!(worker, %error, "a worker's connection ended during the handshake");
-                return;
+            Err(status) => {
+                return self.usher.by_tcp_after_all(stream, worker, session, LinkFailure::from_number(status));
             }
         };
-        match fabric.connect(offer, &endpoint, area, control) {
-            Ok(connection) => {
-                // It fits into the socket's buffer, or the connection is broken, which the pipeline will see.
-                let _ = (&voice).write_all(&attached_frame(0, epoch));
-                self.handle.board.count(Counter::RdmaSessions, 1);
-                tracing::info!(worker, transport = "rdma", "worker admitted");
-                self.admit(worker, session, connection);
-            }
-            Err((_, why)) => {
-                tracing::warn!(worker, %why, "the RDMA connection could not be made");
-                self.attached_by_tcp(voice, worker, session, why.failure);
-            }
-        }
-    }
-
-    /// It could not be RDMA after all.
-    fn attached_by_tcp(&mut self, stream: TcpStream, worker: u32, session: u64, why: LinkFailure) {
-        if self.transport == Transport::Rdma {
-            refuse(&stream, Refusal::RdmaOnly { found: u64::from(worker) });
+        let Ok(fabric) = self.rdma.clone() else { return };
+        // The kernel looks for the way to the peer, and takes a second to find that there is none: nobody else waits for that, and
+        // one identity has one such thread.
+        let busy = self.connecting[worker as usize].clone();
+        if busy.swap(true, Ordering::AcqRel) {
+            refuse(&stream, Refusal::TooSoon { found: u64::from(worker), wait_ms: BETWEEN_JOINS.as_millis() as u64 });
             return;
         }
-        // Fails only if the connection is broken, which the pipeline will see.
-        let _ = (&stream).write_all(&attached_frame(why.number(), self.job.epoch));
-        self.admit_by_tcp(stream, worker, session, Some(why));
-    }
-
-    /// The TCP connection of a session.
-    fn control(&self, stream: TcpStream) -> io::Result<Connection> {
-        // Beside all frames of the pipeline: those by which a session changes from RDMA to TCP.
-        let queue = Limits::of(&self.job.plan, self.job.updates).outbound + 2;
-        // The pusher's own deadline comes first, and says why.
-        let patience = self.job.write_deadline + Duration::from_secs(5);
-        tcp::connection(stream, queue, patience)
-    }
-
-    fn admit_by_tcp(&mut self, stream: TcpStream, worker: u32, session: u64, refused: Option<LinkFailure>) {
-        if let Some(why) = refused {
-            self.handle.board.count(Counter::RdmaRefused, 1);
-            // What was not wanted here is no news.
-            if why != LinkFailure::NotWanted {
-                tracing::info!(worker, %why, "worker asked for RDMA and comes by TCP");
-            }
-        }
-        match self.control(stream) {
-            Ok(connection) => {
-                tracing::info!(worker, transport = "tcp", "worker admitted");
-                self.admit(worker, session, connection);
-            }
-            Err(error) => tracing::debug!(worker, %error, "a worker's connection ended during the handshake"),
-        }
-    }
-
-    fn admit(&self, worker: u32, session: u64, connection: Connection) {
-        if !self.handle.admit(worker, session, connection) {
-            tracing::error!(worker, "too many workers join at once: this one must try again");
+        let usher = self.usher.clone();
+        let flag = busy.clone();
+        let connect = move || {
+            usher.connect(&fabric, offer, &endpoint, area, stream, worker, session);
+            flag.store(false, Ordering::Release);
+        };
+        if let Err(error) = std::thread::Builder::new().name("solon-attach".into()).spawn(connect) {
+            tracing::error!(worker, %error, "no thread for an RDMA connection");
+            busy.store(false, Ordering::Release);
         }
     }
 
@@ -461,6 +418,94 @@ impl Door {
             if place.as_ref().is_some_and(|visitor| now >= visitor.deadline) {
                 *place = None;
             }
+        }
+    }
+}
+
+/// Leads workers whose way is agreed on to the pipeline.
+#[derive(Clone)]
+struct Usher {
+    job: Arc<Job>,
+    handle: Handle,
+    transport: Transport,
+}
+
+impl Usher {
+    /// Connects the queue pair that was offered to the worker's, and admits the worker.
+    #[allow(clippy::too_many_arguments, reason = "one call, from a thread of its own")]
+    fn connect(
+        &self,
+        fabric: &Fabric,
+        offer: Offer,
+        endpoint: &Endpoint,
+        area: Area,
+        stream: TcpStream,
+        worker: u32,
+        session: u64,
+    ) {
+        let connected = stream.try_clone().and_then(|voice| Ok((voice, self.control(stream)?)));
+        let (voice, control) = match connected {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::debug!(worker, %error, "a worker's connection ended during the handshake");
+                return;
+            }
+        };
+        match fabric.connect(offer, endpoint, area, control) {
+            Ok(connection) => {
+                // It fits into the socket's buffer, or the connection is broken, which the pipeline will see.
+                let _ = (&voice).write_all(&attached_frame(0, self.job.epoch));
+                self.handle.board.count(Counter::RdmaSessions, 1);
+                tracing::info!(worker, transport = "rdma", "worker admitted");
+                self.admit(worker, session, connection);
+            }
+            Err((_, why)) => {
+                tracing::warn!(worker, %why, "the RDMA connection could not be made");
+                self.by_tcp_after_all(voice, worker, session, why.failure);
+            }
+        }
+    }
+
+    /// It could not be RDMA after all.
+    fn by_tcp_after_all(&self, stream: TcpStream, worker: u32, session: u64, why: LinkFailure) {
+        if self.transport == Transport::Rdma {
+            refuse(&stream, Refusal::RdmaOnly { found: u64::from(worker) });
+            return;
+        }
+        // Fails only if the connection is broken, which the pipeline will see.
+        let _ = (&stream).write_all(&attached_frame(why.number(), self.job.epoch));
+        self.by_tcp(stream, worker, session, Some(why));
+    }
+
+    /// The TCP connection of a session.
+    fn control(&self, stream: TcpStream) -> io::Result<Connection> {
+        // Beside all frames of the pipeline: those by which a session changes from RDMA to TCP.
+        let queue = Limits::of(&self.job.plan, self.job.updates).outbound + 2;
+        // The pusher's own deadline comes first, and says why.
+        let patience = self.job.write_deadline + Duration::from_secs(5);
+        tcp::connection(stream, queue, patience)
+    }
+
+    fn by_tcp(&self, stream: TcpStream, worker: u32, session: u64, refused: Option<LinkFailure>) {
+        if let Some(why) = refused {
+            self.handle.board.count(Counter::RdmaRefused, 1);
+            // What was not wanted here is no news.
+            if why != LinkFailure::NotWanted {
+                tracing::info!(worker, %why, "worker asked for RDMA and comes by TCP");
+            }
+        }
+        match self.control(stream) {
+            Ok(connection) => {
+                tracing::info!(worker, transport = "tcp", "worker admitted");
+                self.admit(worker, session, connection);
+            }
+            Err(error) => tracing::debug!(worker, %error, "a worker's connection ended during the handshake"),
+        }
+    }
+
+    fn admit(&self, worker: u32, session: u64, connection: Connection) {
+        if !self.handle.admit(worker, session, connection) {
+            tracing::error!(worker, "too many workers join at once: this one must try again");
         }
     }
 }

@@ -55,7 +55,7 @@ pub enum ServeError {
     },
     /// RDMA was asked for by name, and is not to be had.
     #[error("listen.transport is \"rdma\", and there is no RDMA: {0}")]
-    NoRdma(String),
+    NoRdma(NoRdma),
     /// The operating system has no randomness, event queue or thread for us.
     #[error("cannot start: {0}")]
     System(io::Error),
@@ -89,6 +89,7 @@ impl ServeError {
                 _ => Exit::Unavailable,
             },
             ServeError::System(_) | ServeError::Reactor(_) => Exit::Resources,
+            ServeError::NoRdma(why) if why.failure == LinkFailure::Resources => Exit::Resources,
             ServeError::NoRdma(_) => Exit::Temporary,
             ServeError::Died(_) => Exit::Software,
         }
@@ -355,7 +356,7 @@ fn ways(config: &Config, job: &Job, pipeline: &Pipeline, idle: pipeline::Idle) -
             let port = fabric.port();
             Ok((Ways { transport, rdma: Ok(fabric) }, port))
         }
-        Err(error) if transport == Transport::Rdma => Err(ServeError::NoRdma(error.text)),
+        Err(error) if transport == Transport::Rdma => Err(ServeError::NoRdma(error)),
         Err(error) => {
             tracing::info!(why = %error, "no RDMA: workers come by TCP");
             Ok((Ways { transport, rdma: Err(error.failure) }, format!("none ({error})")))

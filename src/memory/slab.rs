@@ -112,6 +112,16 @@ impl Slab {
         (self.0.base.as_ptr(), self.0.layout.size())
     }
 
+    /// Keeps the region from children of this process: they must not touch it, and it stays where a NIC knows it to be.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn keep_from_children(&self) -> std::io::Result<()> {
+        let (start, bytes) = self.region();
+        // SAFETY: whole pages, in which there is nothing but the region; what this process sees does not change.
+        Ok(unsafe { rustix::mm::madvise(start.cast_mut().cast(), bytes, rustix::mm::Advice::LinuxDontFork) }?)
+    }
+
     /// Address and length of the slots of `holder`, which lie side by side.
     ///
     /// # Panics

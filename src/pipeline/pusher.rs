@@ -308,6 +308,7 @@ impl Pusher {
         let wants_turn = peer.outbound.wants_turn();
         if peer.outbound.queued() > 0 || wants_turn {
             // Before it is held to be the peer's fault it is tried once more: what became of it may not have been looked at.
+            let limit = limit.max(peer.outbound.fails_within());
             let over = peer.stalled.is_some_and(|since| context.now.saturating_duration_since(since) >= limit);
             if peer.writable || wants_turn || over {
                 match peer.outbound.flush(context.now) {
@@ -433,7 +434,8 @@ impl Stage for Pusher {
 
     fn timer(&self) -> Option<Instant> {
         let limit = self.patience();
-        let stalled = self.peers.iter().flatten().filter_map(|peer| Some(peer.stalled? + limit));
+        let stalled = self.peers.iter().flatten();
+        let stalled = stalled.filter_map(|peer| Some(peer.stalled? + limit.max(peer.outbound.fails_within())));
         let stop = self.closing.or(self.stopping.map(|(_, until)| until)).filter(|_| !self.board.stopped());
         stalled.chain(stop).min()
     }

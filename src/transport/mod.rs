@@ -19,7 +19,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
@@ -226,6 +226,11 @@ pub trait Outbound: Send {
     /// Does a credit take the place of one that still waits, so that credits never fill the queue?
     fn merges_credits(&self) -> bool {
         false
+    }
+
+    /// The longest that what is under way can take to fail by itself: a peer is not held to be at fault before. Zero if nothing is.
+    fn fails_within(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Is it changing to another way, so that nothing can leave whatever the peer does? Not for long.

@@ -38,7 +38,7 @@ fn with_too_little_lockable_memory_the_daemon_says_so_and_serves_by_tcp_if_it_ma
     println!("its worker: {}", worker.way().reason);
 
     let (code, log) = start(poor(&program("solond")), "rdma").end();
-    assert_eq!(code, Some(i32::from(Exit::Temporary.code())), "{log}");
+    assert_eq!(code, Some(i32::from(Exit::Resources.code())), "{log}");
     assert!(log.contains("listen.transport is \\\"rdma\\\"") && log.contains("RLIMIT_MEMLOCK is 64 KiB"), "{log}");
     println!("with transport=rdma, exit {code:?}: {}", log.lines().last().unwrap_or_default());
 }

@@ -35,6 +35,15 @@ pub struct Attachment {
     area: Area,
 }
 
+/// Has the library keep what is registered from forked children, such as data loaders, which would otherwise take pages away from the
+/// NIC. It cannot once anybody in this process has registered something without that: then `false`.
+fn fork_safe(api: &'static Api) -> bool {
+    // SAFETY: it may be called at any time.
+    #[allow(unsafe_code)]
+    let code = unsafe { (api.ibv_fork_init)() };
+    code == 0
+}
+
 /// The memory that a worker registers.
 #[derive(Clone, Copy)]
 pub struct Memory<'a> {
@@ -58,17 +67,7 @@ impl Attachment {
         plan: &Plan,
         there: &Endpoint,
     ) -> Result<Attachment, NoRdma> {
-        // Before the first region: a child of this process, such as a data loader's, must not take pages away from the NIC.
-        // SAFETY: it may be called at any time; what was registered before is not covered.
-        #[allow(unsafe_code)]
-        let fork = unsafe { (api.ibv_fork_init)() };
-        if fork != 0 {
-            let text = format!(
-                "ibv_fork_init failed ({}): a fork would take memory away from the NIC",
-                std::io::Error::from_raw_os_error(fork)
-            );
-            return Err(NoRdma::new(LinkFailure::Resources, text));
-        }
+        let forks = fork_safe(api);
         let layout = &plan.layout;
         let chunk = 4 * layout.chunk(0).len;
         let (context, choice) = look(api, options, near, chunk.max(memory.shards.slot_bytes()))?;
@@ -76,6 +75,11 @@ impl Attachment {
         let most = usize::try_from(limits.max_qp_wr.min(limits.max_cqe)).unwrap_or(0);
         let depths = Depths { send: (plan.credits as usize).min(most), receive: RECEIVES.min(most) };
         let domain = ProtectionDomain::new(&context)?;
+        if !forks {
+            [memory.shards, memory.places].into_iter().try_for_each(Slab::keep_from_children).map_err(|error| {
+                NoRdma::new(LinkFailure::Resources, format!("a fork would take memory away from the NIC: {error}"))
+            })?;
+        }
         let shards = Region::new(&domain, memory.shards, None, Access::Send)?;
         let places = Region::new(&domain, memory.places, None, Access::RemoteWrite)?;
         let send = CompletionQueue::new(&context, depths.send)?;
@@ -83,7 +87,7 @@ impl Attachment {
         let sequence = random_sequence()?;
         let remote = remote(there, &choice)?;
         let path = options.path(&choice, sequence);
-        let pair = QueuePair::new(&domain, choice.port, &send, &receive, depths, 0)?.initialise(true)?;
+        let pair = QueuePair::new(&domain, choice.port, &send, &receive, depths, None)?.initialise(true)?;
         // The daemon may write as soon as it is connected.
         for id in 0..depths.receive as u64 {
             pair.post_empty_receive(id)?;
@@ -118,7 +122,7 @@ impl Attachment {
         let (send, receive) = self.pair.split(self.send, self.receive);
         // Both halves are driven by one thread.
         let link = Arc::new(Link::new(Arc::new([])));
-        let usage = Use { notify: true, fall_back };
+        let usage = Use { notify: true, fall_back, fails_within: std::time::Duration::ZERO };
         let Connection { inbound, outbound } = control;
         let plan = &welcome.plan;
         let inbound = WorkerInbound::new(inbound, link.clone(), receive, self.posted, plan.layout, self.places, usage);

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::LinkFailure;
 use super::ffi;
@@ -26,6 +26,8 @@ pub(super) struct Use {
     pub notify: bool,
     /// After the link has failed the session goes on by TCP; else it ends.
     pub fall_back: bool,
+    /// The longest that a request takes to fail on a path that is cut.
+    pub fails_within: Duration,
 }
 
 /// The half that receives shards.
@@ -608,6 +610,10 @@ impl Outbound for DaemonOutbound {
 
     fn merges_credits(&self) -> bool {
         !matches!(self.way, Way::Tcp)
+    }
+
+    fn fails_within(&self) -> Duration {
+        if self.under_way() > 0 { self.usage.fails_within } else { Duration::ZERO }
     }
 
     fn is_changing(&self) -> bool {

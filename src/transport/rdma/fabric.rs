@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use super::daemon::{DaemonInbound, DaemonOutbound, Places, Use};
 use super::device::{self, LinkLayer};
@@ -19,7 +20,7 @@ use super::options::Options;
 use super::select::{self, Choice};
 use super::verbs::{
     Access, AsyncEvent, CompletionQueue, Context, Depths, Initialised, Path, ProtectionDomain, QueuePair, Region,
-    Remote,
+    Remote, Undertaker,
 };
 use crate::code::Layout;
 use crate::memory::{Bell, Slab};
@@ -73,7 +74,18 @@ pub(super) fn random_sequence() -> Result<u32, NoRdma> {
     Ok(u32::from_le_bytes(bytes) & 0xff_ffff)
 }
 
+/// NICs may take longer than the timeouts say; the InfiniBand specification allows four times as long for each.
+const SLACK: u32 = 2;
+/// Whatever the settings say, nobody is waited for longer.
+const FAILS_WITHIN: Duration = Duration::from_secs(10);
+
 impl Options {
+    /// The longest that a request takes to fail on a path that is cut.
+    pub(super) fn fails_within(&self) -> Duration {
+        let timeout = Duration::from_nanos(4096 << u32::from(self.ack_timeout.min(31)));
+        (timeout * (u32::from(self.retries) + 1) * SLACK).min(FAILS_WITHIN)
+    }
+
     pub(super) fn path(&self, choice: &Choice, sequence: u32) -> Path {
         Path {
             port: choice.port,
@@ -182,6 +194,7 @@ pub struct Fabric {
     depths: Depths,
     bells: Arc<[Arc<Bell>]>,
     links: Mutex<Vec<(u32, Weak<Link>)>>,
+    undertaker: Undertaker,
 }
 
 /// Beside the frames to a worker: credits that are told at the same time.
@@ -240,6 +253,7 @@ impl Fabric {
             let text = format!("{} has at most {has} {what}, this job needs {needed}", choice.device);
             return Err(NoRdma::new(LinkFailure::Resources, text));
         }
+        let undertaker = Undertaker::new().map_err(|error| NoRdma::new(LinkFailure::Resources, error))?;
         let domain = |worker| {
             let domain = ProtectionDomain::new(&context)?;
             let shards = Region::new(&domain, shards, Some(worker), Access::Receive)?;
@@ -258,6 +272,7 @@ impl Fabric {
             depths,
             bells,
             links: Mutex::new(Vec::new()),
+            undertaker,
         })
     }
 
@@ -291,7 +306,8 @@ impl Fabric {
         let send = CompletionQueue::new(&self.context, self.depths.send)?;
         let receive = CompletionQueue::new(&self.context, self.depths.receive)?;
         let domain = &self.domains[worker].domain;
-        let pair = QueuePair::new(domain, choice.port, &send, &receive, self.depths, 0)?.initialise(false)?;
+        let pair = QueuePair::new(domain, choice.port, &send, &receive, self.depths, Some(&self.undertaker))?
+            .initialise(false)?;
         Ok(Offer { pair, send, receive, choice, sequence, worker })
     }
 
@@ -321,7 +337,8 @@ impl Fabric {
         let mut links = locked(&self.links);
         links.retain(|(_, link)| link.strong_count() > 0);
         links.push((number, Arc::downgrade(&link)));
-        let usage = Use { notify: self.needs.sleeps, fall_back: self.needs.fall_back };
+        let Needs { sleeps: notify, fall_back, .. } = self.needs;
+        let usage = Use { notify, fall_back, fails_within: self.options.fails_within() };
         let Domain { shards, updates, .. } = &self.domains[worker];
         let Connection { inbound, outbound } = control;
         let key = shards.local_key();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::fake::{Device, Fake};
+use super::fake::{Counts, Device, Fake};
 use super::sabotage::{Bug, plant};
 use super::{Attachment, Fabric, LinkFailure, Memory, Needs, NoRdma, Options};
 use crate::code::{Family, Form, Layout, Parameters};
@@ -221,7 +221,7 @@ impl Rig {
     /// The daemon ends: nothing of it is left, nor of the sessions, which must be over.
     fn check_nothing_is_left(mut self) {
         self.fabric = None;
-        assert!(self.fake.counts().is_empty(), "{:?}", self.fake.counts());
+        eventually(&self.fake, Counts::is_empty);
         let free: Vec<usize> = (0..self.workers).map(|worker| self.shards.free(worker)).collect();
         assert_eq!(free, vec![self.shape.credits; self.workers], "every slot for shards came back");
         assert_eq!(self.updates.free(0), self.shape.outbound + 4, "every slot for updates came back");
@@ -314,4 +314,13 @@ fn check(session: &mut Session) -> Result<(), String> {
     session.inbound.read(0);
     require(session.inbound.got.len() as u64 == SHARDS + credits, "credits can be used")?;
     require(session.inbound.end.is_none(), "and break nothing")
+}
+
+/// Waits until this holds: queue pairs of the daemon are destroyed on a thread of their own.
+fn eventually(fake: &Fake, holds: impl Fn(&Counts) -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !holds(&fake.counts()) {
+        assert!(Instant::now() < until, "{:?}", fake.counts());
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

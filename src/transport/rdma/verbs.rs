@@ -430,25 +430,61 @@ pub enum Connected {}
 
 /// What the halves of a queue pair share.
 pub(super) struct RawQueuePair {
-    domain: ProtectionDomain,
-    raw: NonNull<ffi::ibv_qp>,
+    /// Taken when it is dropped.
+    pair: Option<LivePair>,
+    number: u32,
     port: u8,
-    // Kept until the queue pair is gone.
+    /// Who destroys it; without one whoever drops it.
+    undertaker: Option<Undertaker>,
+}
+
+/// A queue pair, and what must stay until it is destroyed. Fields are dropped after that, in this order.
+struct LivePair {
+    raw: NonNull<ffi::ibv_qp>,
+    domain: ProtectionDomain,
     send: Arc<RawCompletionQueue>,
     receive: Arc<RawCompletionQueue>,
-    /// Memory that the device may still touch, until the queue pair is gone: `Drop` destroys it first, then this.
+    /// Memory that the device may still touch.
     parked: std::sync::Mutex<Vec<Box<dyn Send>>>,
 }
 
 // SAFETY: the verbs library is thread-safe.
-unsafe impl Send for RawQueuePair {}
+unsafe impl Send for LivePair {}
 // SAFETY: as above; `parked` is behind a lock.
-unsafe impl Sync for RawQueuePair {}
+unsafe impl Sync for LivePair {}
 
-impl Drop for RawQueuePair {
+impl Drop for LivePair {
     fn drop(&mut self) {
         // SAFETY: made by `QueuePair::new`; nobody else holds it.
         unsafe { (self.domain.0.context.0.api.ibv_destroy_qp)(self.raw.as_ptr()) };
+    }
+}
+
+/// Destroys queue pairs on a thread of its own: a device may take its time for it (soft-RoCE up to seconds, while packets wait for
+/// the address of a peer that is gone), and no reactor may wait for that.
+#[derive(Clone)]
+pub struct Undertaker(std::sync::mpsc::Sender<LivePair>);
+
+impl Undertaker {
+    /// Starts the thread, which ends with the last clone of this.
+    ///
+    /// # Errors
+    /// If the system gives none.
+    pub fn new() -> std::io::Result<Undertaker> {
+        let (sender, receiver) = std::sync::mpsc::channel::<LivePair>();
+        std::thread::Builder::new().name("solon-rdma-end".into()).spawn(move || receiver.into_iter().for_each(drop))?;
+        Ok(Undertaker(sender))
+    }
+}
+
+impl Drop for RawQueuePair {
+    fn drop(&mut self) {
+        let Some(pair) = self.pair.take() else { return };
+        match &self.undertaker {
+            // Fails only if the thread is gone: then it is destroyed here.
+            Some(undertaker) => drop(undertaker.0.send(pair)),
+            None => drop(pair),
+        }
     }
 }
 
@@ -510,8 +546,7 @@ fn empty_attributes() -> ffi::ibv_qp_attr {
 impl<S> QueuePair<S> {
     /// Its number, by which the peer addresses it.
     pub fn number(&self) -> u32 {
-        // SAFETY: the queue pair is alive.
-        unsafe { self.raw.raw.as_ref().qp_num }
+        self.raw.number
     }
 
     fn modify<T>(
@@ -526,12 +561,16 @@ impl<S> QueuePair<S> {
 }
 
 impl RawQueuePair {
-    fn api(&self) -> &'static Api {
-        self.domain.0.context.0.api
+    fn live(&self) -> &LivePair {
+        self.pair.as_ref().expect("it is there until it is dropped")
+    }
+
+    fn raw(&self) -> *mut ffi::ibv_qp {
+        self.live().raw.as_ptr()
     }
 
     fn place(&self) -> String {
-        format!("{}:{}", self.domain.0.context.name(), self.port)
+        format!("{}:{}", self.live().domain.0.context.name(), self.port)
     }
 
     fn modify(
@@ -540,8 +579,9 @@ impl RawQueuePair {
         attributes: &mut ffi::ibv_qp_attr,
         mask: c_int,
     ) -> Result<(), VerbsError> {
+        let api = self.live().domain.0.context.0.api;
         // SAFETY: the queue pair is alive; the mask names fields that are filled in.
-        match unsafe { (self.api().ibv_modify_qp)(self.raw.as_ptr(), attributes, mask) } {
+        match unsafe { (api.ibv_modify_qp)(self.raw(), attributes, mask) } {
             0 => Ok(()),
             code => Err(VerbsError::from_code("ibv_modify_qp", &self.place(), attempt(), code)),
         }
@@ -549,7 +589,7 @@ impl RawQueuePair {
 
     /// Keeps memory that the device may still touch until the queue pair is gone.
     pub(super) fn park(&self, memory: Box<dyn Send>) {
-        self.parked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(memory);
+        self.live().parked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(memory);
     }
 
     /// Stops all traffic: what is posted comes back with an error, mostly.
@@ -575,7 +615,7 @@ impl QueuePair<Reset> {
         send: &CompletionQueue,
         receive: &CompletionQueue,
         depths: Depths,
-        inline: usize,
+        undertaker: Option<&Undertaker>,
     ) -> Result<QueuePair<Reset>, VerbsError> {
         assert!(send.0.depth >= depths.send && receive.0.depth >= depths.receive, "no completion queue can overrun");
         let context = &domain.0.context;
@@ -589,7 +629,7 @@ impl QueuePair<Reset> {
                 max_recv_wr: depths.receive as u32,
                 max_send_sge: 1,
                 max_recv_sge: 1,
-                max_inline_data: inline as u32,
+                max_inline_data: 0,
             },
             qp_type: ffi::IBV_QPT_RC,
             sq_sig_all: 0,
@@ -599,14 +639,16 @@ impl QueuePair<Reset> {
         let attempt = || format!("{} sends, {} receives", depths.send, depths.receive);
         let raw = NonNull::new(raw)
             .ok_or_else(|| VerbsError::last("ibv_create_qp", &format!("{}:{port}", context.name()), attempt()))?;
-        let raw = RawQueuePair {
-            domain: domain.clone(),
+        // SAFETY: it was made a moment ago.
+        let number = unsafe { raw.as_ref().qp_num };
+        let pair = Some(LivePair {
             raw,
-            port,
+            domain: domain.clone(),
             send: send.0.clone(),
             receive: receive.0.clone(),
             parked: std::sync::Mutex::new(Vec::new()),
-        };
+        });
+        let raw = RawQueuePair { pair, number, port, undertaker: undertaker.cloned() };
         Ok(QueuePair { raw: Arc::new(raw), state: PhantomData })
     }
 
@@ -708,7 +750,7 @@ impl QueuePair<Receiving> {
 impl QueuePair<Connected> {
     /// The half that sends and the half that receives, for two threads. `send` and `receive` are its completion queues.
     pub fn split(self, send: CompletionQueue, receive: CompletionQueue) -> (SendHalf, ReceiveHalf) {
-        let same = Arc::ptr_eq(&self.raw.send, &send.0) && Arc::ptr_eq(&self.raw.receive, &receive.0);
+        let same = Arc::ptr_eq(&self.raw.live().send, &send.0) && Arc::ptr_eq(&self.raw.live().receive, &receive.0);
         assert!(same, "a queue pair is split with its own completion queues");
         (SendHalf { pair: self.raw.clone(), completions: send }, ReceiveHalf { pair: self.raw, completions: receive })
     }
@@ -722,7 +764,7 @@ impl RawQueuePair {
         let mut bad = ptr::null_mut();
         // SAFETY: the queue pair is alive; the request is copied before the call returns. The memory is kept by who posts it.
         let code = unsafe {
-            let raw = self.raw.as_ptr();
+            let raw = self.raw();
             let post = (*(*raw).context).ops.post_recv.expect("every provider has post_recv");
             post(raw, &mut request, &mut bad)
         };
@@ -837,7 +879,7 @@ impl SendHalf {
         let mut bad: *mut ffi::ibv_send_wr = ptr::null_mut();
         // SAFETY: the queue pair is alive and the list is whole; the device copies it before the call returns.
         let code = unsafe {
-            let raw = self.pair.raw.as_ptr();
+            let raw = self.pair.raw();
             let post = (*(*raw).context).ops.post_send.expect("every provider has post_send");
             post(raw, first, &mut bad)
         };

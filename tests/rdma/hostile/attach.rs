@@ -145,7 +145,7 @@ fn challenged(address: &str) -> Duration {
 
 #[test]
 #[ignore = "runs in the guest"]
-fn workers_that_name_addresses_of_nobody_delay_those_who_join_for_a_bounded_time() {
+fn workers_that_name_addresses_of_nobody_do_not_keep_others_from_joining() {
     let mut solond = open();
     let rounds = while_the_honest_work(
         &mut solond,
@@ -180,7 +180,8 @@ fn workers_that_name_addresses_of_nobody_delay_those_who_join_for_a_bounded_time
                 "a stranger waits {usual:?} for the challenge, and then, of {} times, {mean:?}, at most {longest:?}",
                 waits.len()
             );
-            assert!(*longest < Duration::from_secs(5), "{waits:?}");
+            // The kernel takes a second to find that there is no way; strangers do not wait for that.
+            assert!(mean < Duration::from_millis(400), "{waits:?}");
         },
     );
     println!("the honest ran {rounds} rounds");

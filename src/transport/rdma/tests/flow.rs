@@ -358,7 +358,7 @@ fn a_completion_queue_is_as_deep_as_its_queue() {
     let context = Context::open(fake.api(), "fake0").unwrap();
     let domain = ProtectionDomain::new(&context).unwrap();
     let (send, receive) = (CompletionQueue::new(&context, 4).unwrap(), CompletionQueue::new(&context, 3).unwrap());
-    let _ = QueuePair::new(&domain, 1, &send, &receive, Depths { send: 4, receive: 4 }, 0);
+    let _ = QueuePair::new(&domain, 1, &send, &receive, Depths { send: 4, receive: 4 }, None);
 }
 
 #[test]
