@@ -1,9 +1,10 @@
 //! The daemon's half of an RDMA connection in this process: the same registrations and the same code as `solond`'s.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use solon::code::Layout;
-use solon::memory::{Bell, Slab};
+use solon::memory::{Bell, Slab, Slot};
 use solon::transport::rdma::{Fabric, Needs, Options, ffi::Api};
 use solon::transport::{Connection, Landing, memory};
 use solon::wire::{Area, HEADER_BYTES, Header, Violation};
@@ -37,6 +38,18 @@ impl Daemon {
         let api = Api::load().expect("libibverbs");
         let fabric = Fabric::open(api, &options, None, needs, &shards, &updates, bells).expect("a fabric");
         Daemon { fabric, shards, updates }
+    }
+
+    /// A slot of worker 0. Those of a queue pair that is gone come back when it is destroyed, which is done elsewhere.
+    pub fn slot(&self) -> Slot {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            match self.shards.take(0) {
+                Some(slot) => return slot,
+                None => assert!(Instant::now() < until, "no slot came back"),
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 
     /// Connects worker 0's half with `end`. The second connection is the other end of its control connection.

@@ -255,7 +255,7 @@ fn with_immediate() -> Result<(), String> {
     let daemon = Daemon::new();
     let (mut connection, _control) = daemon.connect(&end, 7);
     for _ in 0..CREDITS {
-        connection.inbound.post(daemon.shards.take(0).expect("a slot")).expect("it is posted");
+        connection.inbound.post(daemon.slot()).expect("it is posted");
     }
     let send = Request { opcode: IBV_WR_SEND_WITH_IMM, ..Request::send(Some(buffer.piece(FRAME))) };
     end.post(1, send);
