@@ -10,7 +10,7 @@ use super::error::{ClientError, JoinError, Lost};
 use super::landing::{Landed, State, Where, places};
 use crate::code::{Generator, encode};
 use crate::memory::{SharedSlot, Slab};
-use crate::transport::{Connection, Disconnect, Inbound, LinkFailure, Outbound, Outgoing};
+use crate::transport::{Connection, Disconnect, Inbound, LinkFailure, Outbound, Outgoing, memory};
 use crate::wire::{HEADER_BYTES, Header, Kind, Plan, Report, Violation, Welcome, header_bytes, seal};
 
 /// Changes a shard after it was encoded: (round, chunk, the shard's numbers). For liars in tests and demonstrations.
@@ -355,6 +355,14 @@ impl Session {
     /// Has all that was queued left?
     pub fn is_sent(&self) -> bool {
         self.outbound.queued() == 0
+    }
+
+    /// Ends the connection, and gives back all that it holds: sockets, queue pairs, registered memory. Updates that callers still read
+    /// stay.
+    pub fn hang_up(&mut self) {
+        self.lost.get_or_insert(Lost::Connection(Disconnect::Closed));
+        let (nobody, _) = memory::pair(1);
+        (self.inbound, self.outbound) = (nobody.inbound, nobody.outbound);
     }
 
     /// Tells the daemon that this worker leaves in peace, once all that was queued before has left.

@@ -539,6 +539,7 @@ impl Worker {
             // It ends at once; a panic in it was already printed.
             let _ = thread.join();
         }
+        self.shared.driver().session.hang_up();
     }
 }
 

@@ -30,6 +30,10 @@ const DEVICE: Token = Token(usize::MAX - 1);
 /// Refusals that are logged per second.
 const REFUSALS_PER_SECOND: u32 = 10;
 
+/// A worker that was offered RDMA has this long to answer, at least: it registers its memory meanwhile, which takes a second per few
+/// gigabytes. It has shown who it is, and there is one such visitor per identity.
+const ATTACH_WITHIN: Duration = Duration::from_secs(60);
+
 /// One identity may join this often.
 const BETWEEN_JOINS: Duration = Duration::from_secs(1);
 
@@ -341,6 +345,7 @@ impl Door {
             Some(Ok(offer)) => {
                 visitor.stage = Stage::Attach(Box::new(Pending { welcome, nonce: hello.nonce, offer }));
                 visitor.read = 0;
+                visitor.deadline = now + self.handshake.max(ATTACH_WITHIN);
                 let descriptor = visitor.stream.as_raw_fd();
                 let again = self.poll.registry().register(&mut SourceFd(&descriptor), Token(place), Interest::READABLE);
                 match again {
@@ -388,15 +393,10 @@ impl Door {
             refuse(&stream, Refusal::TooSoon { found: u64::from(worker), wait_ms: BETWEEN_JOINS.as_millis() as u64 });
             return;
         }
-        let usher = self.usher.clone();
-        let flag = busy.clone();
-        let connect = move || {
-            usher.connect(&fabric, offer, &endpoint, area, stream, worker, session);
-            flag.store(false, Ordering::Release);
-        };
+        let (usher, busy) = (self.usher.clone(), Busy(busy));
+        let connect = move || usher.connect(&fabric, busy, offer, &endpoint, area, stream, worker, session);
         if let Err(error) = std::thread::Builder::new().name("solon-attach".into()).spawn(connect) {
             tracing::error!(worker, %error, "no thread for an RDMA connection");
-            busy.store(false, Ordering::Release);
         }
     }
 
@@ -415,10 +415,21 @@ impl Door {
 
     fn expire(&mut self, now: Instant) {
         for place in &mut self.visitors {
-            if place.as_ref().is_some_and(|visitor| now >= visitor.deadline) {
-                *place = None;
+            if let Some(late) = place.take_if(|visitor| now >= visitor.deadline)
+                && let Stage::Attach(pending) = late.stage
+            {
+                tracing::warn!(worker = pending.welcome.worker, "worker did not answer the offer of RDMA in time");
             }
         }
+    }
+}
+
+/// Says, until it is dropped, that a worker's queue pair is being connected.
+struct Busy(Arc<AtomicBool>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -436,6 +447,7 @@ impl Usher {
     fn connect(
         &self,
         fabric: &Fabric,
+        busy: Busy,
         offer: Offer,
         endpoint: &Endpoint,
         area: Area,
@@ -451,7 +463,10 @@ impl Usher {
                 return;
             }
         };
-        match fabric.connect(offer, endpoint, area, control) {
+        let connected = fabric.connect(offer, endpoint, area, control);
+        // Before the worker is answered: it may come again at once.
+        drop(busy);
+        match connected {
             Ok(connection) => {
                 // It fits into the socket's buffer, or the connection is broken, which the pipeline will see.
                 let _ = (&voice).write_all(&attached_frame(0, self.job.epoch));

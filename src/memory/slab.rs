@@ -10,7 +10,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
@@ -29,6 +29,8 @@ struct Region {
     free: Box<[ArrayQueue<u32>]>,
     shares: Box<[AtomicU32]>,
     bells: Box<[Arc<Bell>]>,
+    /// Children of this process do not have it.
+    kept: AtomicBool,
 }
 
 // SAFETY: the region is plain memory; every byte of it is reached through a `Slot` (one owner) or `SharedSlot`s (readers
@@ -39,6 +41,13 @@ unsafe impl Sync for Region {}
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if *self.kept.get_mut() {
+            // The pages may serve others next. Fails only if they are not ours.
+            // SAFETY: as in `Slab::keep_from_children`.
+            let _ = unsafe {
+                rustix::mm::madvise(self.base.as_ptr().cast(), self.layout.size(), rustix::mm::Advice::LinuxDoFork)
+            };
+        }
         // SAFETY: allocated in `Slab::new` with this layout; every slot holds an `Arc` of the region, so none is left.
         unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
@@ -88,7 +97,16 @@ impl Slab {
             .collect();
         let shares = (0..count).map(|_| AtomicU32::new(0)).collect();
         let (per_holder, bells) = (slots as u32, bells.into_boxed_slice());
-        Slab(Arc::new(Region { base, layout, slot_bytes, per_holder, free, shares, bells }))
+        Slab(Arc::new(Region {
+            base,
+            layout,
+            slot_bytes,
+            per_holder,
+            free,
+            shares,
+            bells,
+            kept: AtomicBool::new(false),
+        }))
     }
 
     /// A free slot of `holder`; its bytes are those of its last use.
@@ -118,6 +136,7 @@ impl Slab {
     /// If the system refuses.
     pub fn keep_from_children(&self) -> std::io::Result<()> {
         let (start, bytes) = self.region();
+        self.0.kept.store(true, Ordering::Relaxed);
         // SAFETY: whole pages, in which there is nothing but the region; what this process sees does not change.
         Ok(unsafe { rustix::mm::madvise(start.cast_mut().cast(), bytes, rustix::mm::Advice::LinuxDontFork) }?)
     }

@@ -36,6 +36,8 @@ pub struct Pusher {
     wake: Vec<Arc<Bell>>,
     events: Arc<ArrayQueue<Event>>,
     peers: Vec<Option<Peer>>,
+    /// The newest session of each worker.
+    newest: Vec<u64>,
     rounds: Vec<Round>,
     /// The first round that is not closed.
     first: u64,
@@ -84,7 +86,7 @@ impl Pusher {
         wake: Vec<Arc<Bell>>,
         events: Arc<ArrayQueue<Event>>,
     ) -> Pusher {
-        let peers = (0..job.plan.parameters.workers()).map(|_| None).collect();
+        let peers: Vec<Option<Peer>> = (0..job.plan.parameters.workers()).map(|_| None).collect();
         let rounds = vec![Round::NEW; job.plan.window as usize];
         let (job, first) = (job.clone(), job.first_round());
         Pusher {
@@ -96,6 +98,7 @@ impl Pusher {
             decoded,
             wake,
             events,
+            newest: vec![0; peers.len()],
             peers,
             rounds,
             first,
@@ -130,6 +133,12 @@ impl Pusher {
     fn take_in(&mut self, admission: Admission<dyn Outbound>, context: &Context<'_>) {
         let Admission { worker, session, half: mut outbound } = admission;
         let index = worker as usize;
+        // Connections are made on several threads: an older session may come after a newer one.
+        if session < self.newest[index] {
+            outbound.close();
+            return;
+        }
+        self.newest[index] = session;
         self.end(index, context);
         let token = Token(WORKERS_MAX + index);
         if let Some(registry) = context.registry {

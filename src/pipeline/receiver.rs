@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
 use mio::unix::SourceFd;
@@ -28,6 +29,8 @@ pub struct Receiver {
     pusher: Arc<Bell>,
     events: Arc<ArrayQueue<Event>>,
     peers: Vec<Option<Peer>>,
+    /// The newest session of each worker.
+    newest: Vec<u64>,
 }
 
 struct Peer {
@@ -118,8 +121,9 @@ impl Receiver {
         pusher: Arc<Bell>,
         events: Arc<ArrayQueue<Event>>,
     ) -> Receiver {
-        let peers = (0..job.plan.parameters.workers()).map(|_| None).collect();
-        Receiver { job: job.clone(), board, slab, admitted, assembler, pusher, events, peers }
+        let workers = job.plan.parameters.workers();
+        let (peers, newest) = ((0..workers).map(|_| None).collect(), vec![0; workers]);
+        Receiver { job: job.clone(), board, slab, admitted, assembler, pusher, events, peers, newest }
     }
 
     /// The slots that shards land in: one region, to be registered once.
@@ -130,6 +134,12 @@ impl Receiver {
     fn take_in(&mut self, admission: Admission<dyn Inbound>, context: &Context<'_>) {
         let Admission { worker, session, half: mut inbound } = admission;
         let index = worker as usize;
+        // Connections are made on several threads: an older session may come after a newer one.
+        if session < self.newest[index] {
+            inbound.close();
+            return;
+        }
+        self.newest[index] = session;
         // The newest session of an identity wins; bytes of the old one that are still under way are never read.
         self.end(index, Disconnect::Closed, context);
         if let Some(registry) = context.registry {
@@ -269,6 +279,12 @@ impl Stage for Receiver {
         if let Some(Some(peer)) = self.peers.get_mut(token) {
             peer.readable = true;
         }
+    }
+
+    fn timer(&self) -> Option<Instant> {
+        // A link that is being given up is asked again: what it waits for may be announced by nothing.
+        let again = |peer: &Peer| peer.inbound.descriptor().is_some() && peer.inbound.wants_turn();
+        self.peers.iter().flatten().any(again).then(Instant::now)
     }
 
     fn name(&self) -> &'static str {

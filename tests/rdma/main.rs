@@ -93,9 +93,11 @@ fn the_suite_passes_in_a_guest_with_soft_roce() {
     let name = this.file_name().expect("a file").to_str().expect("UTF-8");
     let this = this.to_str().expect("UTF-8");
     let files = ["-t", "1500", "-f", this, "-f", SOLON, "-f", SOLOND];
-    let command = ["--", name, "guest::", "--ignored", "--test-threads=1"];
+    let command = ["--", name, "guest::", "--ignored", "--test-threads=1", "--show-output"];
     let Some(output) = in_guest(&[&files[..], &command].concat()) else { return };
     println!("{output}");
+    // What was measured in passing, for those who did not ask for it at once.
+    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("rdma-guest.log"), &output).expect("it is written");
     assert!(passed(&output) > 0, "no test ran:\n{output}");
 }
 

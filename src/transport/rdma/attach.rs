@@ -120,16 +120,19 @@ impl Attachment {
     /// Has the link carry the bulk of `control`'s session. If it fails the session goes on by TCP, or with `fall_back` false it ends.
     pub fn connect(self, control: Connection, welcome: &Welcome, job: u64, fall_back: bool) -> Connection {
         let (send, receive) = self.pair.split(self.send, self.receive);
+        let key = self.shards.local_key();
+        // They stay registered until the queue pair is gone.
+        send.pair.park(Box::new((self.shards, self.places)));
         // Both halves are driven by one thread.
         let link = Arc::new(Link::new(Arc::new([])));
         let usage = Use { notify: true, fall_back, fails_within: std::time::Duration::ZERO };
         let Connection { inbound, outbound } = control;
         let plan = &welcome.plan;
-        let inbound = WorkerInbound::new(inbound, link.clone(), receive, self.posted, plan.layout, self.places, usage);
+        let inbound = WorkerInbound::new(inbound, link.clone(), receive, self.posted, plan.layout, usage);
         let sign = Sign { job, session: welcome.session, worker: welcome.worker };
         let sender = Sender::new(send, self.depths.send, usage.notify);
         let limit = plan.credits as usize;
-        let outbound = WorkerOutbound::new(outbound, link, sender, self.shards, limit, sign, usage);
+        let outbound = WorkerOutbound::new(outbound, link, sender, key, limit, sign, usage);
         Connection { inbound: Box::new(inbound), outbound: Box::new(outbound) }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::LinkFailure;
@@ -13,7 +13,7 @@ use super::ffi;
 use super::immediate::Immediate;
 use super::link::{COMPLETIONS_AT_ONCE, Draining, Link, Sender, State};
 use super::sabotage::{Bug, planted};
-use super::verbs::{Operation, Piece, RawQueuePair, ReceiveHalf};
+use super::verbs::{Operation, Piece, ReceiveHalf};
 use crate::code::Layout;
 use crate::memory::Slot;
 use crate::transport::{Disconnect, Flushed, Inbound, Landing, Outbound, Outgoing};
@@ -49,6 +49,8 @@ pub(super) struct DaemonInbound {
     filled: Option<Slot>,
     /// Control frames have come, or wait, that no descriptor announces again.
     more: bool,
+    /// A leave, which comes after the shards that had arrived and may come.
+    leave: Option<Header>,
     over: Option<Disconnect>,
     fell_back: Option<LinkFailure>,
 }
@@ -92,6 +94,7 @@ impl DaemonInbound {
             flushed: 0,
             filled: None,
             more: false,
+            leave: None,
             over: None,
             fell_back: None,
         }
@@ -163,7 +166,7 @@ impl DaemonInbound {
             self.draining = Some(draining);
             return Ok(());
         }
-        drop(draining);
+        draining.finish(self.posted.len() <= self.flushed);
         self.fell_back = Some(self.link.failure());
         self.link.drained(self.count);
         Ok(())
@@ -220,6 +223,9 @@ impl Inbound for DaemonInbound {
             if let Some(header) = self.take(landing)? {
                 return Ok(Some(header));
             }
+            if let Some(leave) = self.leave.take() {
+                return Ok(Some(leave));
+            }
             self.wind_up(now)?;
             if let Some(over) = self.over {
                 // What had arrived when the connection ended came first.
@@ -232,6 +238,7 @@ impl Inbound for DaemonInbound {
                 Ok(Some(header)) if header.kind == Kind::Detach && header.verifies(&[]) => {
                     self.link.fail(LinkFailure::from_number(header.round));
                 }
+                Ok(Some(header)) if header.kind == Kind::Leave => self.leave = Some(header),
                 Ok(Some(header)) => return Ok(Some(header)),
                 Err(over) => {
                     self.over = Some(over);
@@ -345,8 +352,8 @@ struct Bulk {
 enum Way {
     /// Over the link.
     Link(Sender),
-    /// The link has failed, and the other half counts what had arrived. The queue pair may still read what had been under way.
-    Waiting(Weak<RawQueuePair>),
+    /// The link has failed and the queue pair was stopped; the other half counts what had arrived.
+    Waiting,
     /// All goes by TCP.
     Tcp,
 }
@@ -473,11 +480,11 @@ impl DaemonOutbound {
             return Err(Disconnect::Rdma(self.link.failure()));
         }
         if let Way::Link(sender) = std::mem::replace(&mut self.way, Way::Tcp) {
-            let (_, frames, pair) = sender.let_go();
+            let (_, frames) = sender.let_go();
             for frame in frames.into_iter().rev().filter_map(|frame| bulk(frame).ok()) {
                 self.queue.push_front(frame);
             }
-            self.way = Way::Waiting(pair);
+            self.way = Way::Waiting;
             self.link.ring();
         }
         Ok(())
@@ -565,7 +572,7 @@ impl Outbound for DaemonOutbound {
                 self.let_go()?;
             }
         }
-        if matches!(self.way, Way::Waiting(_)) && self.link.state() == State::Drained {
+        if matches!(self.way, Way::Waiting) && self.link.state() == State::Drained {
             self.switch();
         }
         if self.queue.is_empty()
@@ -600,9 +607,10 @@ impl Outbound for DaemonOutbound {
             Way::Link(sender) => {
                 let unblocked =
                     self.blocked && self.queue.front().is_some_and(|bulk| self.places.target(bulk).is_some());
-                unblocked || sender.must_be_polled() || self.link.state() != State::Up
+                let room = !self.blocked && !self.queue.is_empty() && sender.has_room();
+                unblocked || room || sender.must_be_polled() || self.link.state() != State::Up
             }
-            Way::Waiting(_) => self.link.state() == State::Drained,
+            Way::Waiting => self.link.state() == State::Drained,
             Way::Tcp => false,
         };
         link || self.control.wants_turn()
@@ -617,7 +625,7 @@ impl Outbound for DaemonOutbound {
     }
 
     fn is_changing(&self) -> bool {
-        matches!(self.way, Way::Waiting(_))
+        matches!(self.way, Way::Waiting)
     }
 
     fn close(&mut self) {
@@ -629,12 +637,6 @@ impl Outbound for DaemonOutbound {
 impl Drop for DaemonOutbound {
     fn drop(&mut self) {
         self.link.close();
-        if let Way::Waiting(pair) = &self.way
-            && let Some(pair) = pair.upgrade()
-        {
-            let frames: Vec<Outgoing> = self.queue.drain(..).map(|bulk| bulk.frame).collect();
-            pair.park(Box::new(frames));
-        }
         // The other half may have waited for this one to let go.
         self.way = Way::Tcp;
         self.link.ring();

@@ -175,7 +175,13 @@ pub struct Needs {
     pub fall_back: bool,
 }
 
+/// Queue pairs that one identity may have at once: of its session, of the one that is being replaced, of an offer, and those that wait to
+/// be destroyed.
+const PAIRS_EACH: usize = 4;
+
 struct Domain {
+    /// One more reference than there are queue pairs of this worker.
+    pairs: Arc<()>,
     domain: ProtectionDomain,
     shards: Region,
     updates: Region,
@@ -186,6 +192,7 @@ pub struct Fabric {
     api: &'static Api,
     context: Context,
     options: Options,
+    near: Option<IpAddr>,
     choice: Mutex<Choice>,
     up: AtomicBool,
     // Queue pairs hold their domains, so the order in which these go does not matter.
@@ -258,13 +265,14 @@ impl Fabric {
             let domain = ProtectionDomain::new(&context)?;
             let shards = Region::new(&domain, shards, Some(worker), Access::Receive)?;
             let updates = Region::new(&domain, updates, None, Access::Send)?;
-            Ok(Domain { domain, shards, updates })
+            Ok(Domain { pairs: Arc::new(()), domain, shards, updates })
         };
         let domains = (0..needs.workers).map(domain).collect::<Result<Vec<_>, VerbsError>>()?;
         Ok(Fabric {
             api,
             context,
             options: options.clone(),
+            near,
             choice: Mutex::new(choice),
             up: AtomicBool::new(true),
             domains,
@@ -302,12 +310,17 @@ impl Fabric {
             let text = format!("port {}:{} is down", choice.device, choice.port);
             return Err(NoRdma::new(LinkFailure::NoDevice, text));
         }
+        let Domain { pairs, domain, .. } = &self.domains[worker];
+        if Arc::strong_count(pairs) > PAIRS_EACH {
+            let text = format!("worker {worker} has {PAIRS_EACH} queue pairs that are not yet destroyed");
+            return Err(NoRdma::new(LinkFailure::Resources, text));
+        }
         let sequence = random_sequence()?;
         let send = CompletionQueue::new(&self.context, self.depths.send)?;
         let receive = CompletionQueue::new(&self.context, self.depths.receive)?;
-        let domain = &self.domains[worker].domain;
         let pair = QueuePair::new(domain, choice.port, &send, &receive, self.depths, Some(&self.undertaker))?
             .initialise(false)?;
+        pair.keep(Box::new(pairs.clone()));
         Ok(Offer { pair, send, receive, choice, sequence, worker })
     }
 
@@ -394,7 +407,7 @@ impl Fabric {
         let mut choice = locked(&self.choice);
         let exact = format!("={}:{}", choice.device, choice.port).parse();
         let (Ok(ports), Ok(devices)) = (device::ports(self.api), exact) else { return };
-        let wanted = select::Wanted { devices, ..self.options.wanted(None) };
+        let wanted = select::Wanted { devices, ..self.options.wanted(self.near) };
         if let Ok(again) = select::choose(&ports, &wanted) {
             *choice = again;
         }

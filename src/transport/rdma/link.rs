@@ -1,16 +1,16 @@
 //! What the two halves of a connection share about its queue pair, and how they give it up together.
 //!
 //! ```text
-//!  Up --fail()--> Failing --the sending half lets go, then the receiving half destroys the queue pair--> Drained
+//!  Up --fail()--> Failing --the sending half lets go, then the receiving half empties the queue pair--> Drained
 //! ```
 //!
-//! The halves may run on two cores. Once the sending half has let go, the receiving half stops the queue pair, takes all that
-//! still comes of it, and destroys it: nothing can arrive any more, so its count is exact, and the peer sends again just what is
-//! missing.
+//! The halves may run on two cores. The sending half stops the queue pair and lets go; then the receiving half takes all that
+//! still comes of it, until every receive has come back: nothing can arrive any more, so its count is exact, and the peer sends
+//! again just what is missing.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::error::LinkFailure;
@@ -236,21 +236,21 @@ impl Sender {
         self.reap()
     }
 
-    /// Lets go of the queue pair; what was not known to have arrived comes back, oldest first, and with the number of the first.
-    /// The frames must be kept until the link is drained: the device may still be reading them.
-    pub(super) fn let_go(mut self) -> (u64, VecDeque<Outgoing>, Weak<RawQueuePair>) {
+    /// Stops the queue pair and lets go of it; what was not known to have arrived comes back, oldest first, and with the number of the
+    /// first. A queue pair that is stopped reads nothing any more (InfiniBand specification, 10.3.1: the error state).
+    pub(super) fn let_go(mut self) -> (u64, VecDeque<Outgoing>) {
+        self.half.pair.stop();
         let first = self.first();
         let under_way = std::mem::take(&mut self.under_way);
-        let pair = Arc::downgrade(&self.half.pair);
-        (first, under_way.into_iter().filter_map(|it| it.frame).collect(), pair)
+        (first, under_way.into_iter().filter_map(|it| it.frame).collect())
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
+        // Slots of updates are for all: they do not wait until the queue pair is destroyed. Stopped, it reads nothing any more.
         if !self.under_way.is_empty() {
-            // The device may still be reading: they go back when the queue pair is gone.
-            self.half.pair.park(Box::new(std::mem::take(&mut self.under_way)));
+            self.half.pair.stop();
         }
     }
 }
@@ -282,8 +282,7 @@ impl Draining {
         Arc::strong_count(&self.half.pair) == 1
     }
 
-    /// Gives completions to `each`, which says how many receives are still posted. `true`: nothing arrives any more, and the queue
-    /// pair is gone when this value is dropped.
+    /// Gives completions to `each`, which says how many receives are still posted. `true`: that is all, call [`Draining::finish`].
     pub(super) fn step(&mut self, now: Instant, mut each: impl FnMut(Option<&ffi::ibv_wc>) -> usize) -> bool {
         if !self.wants_turn() {
             return false;
@@ -302,6 +301,14 @@ impl Draining {
                 Err(_) => return true,
                 Ok(0) => return each(None) == 0 || now.saturating_duration_since(stopped) >= DRAIN,
             }
+        }
+    }
+
+    /// Gives the queue pair up. If all receives came back nothing can arrive any more, and it is destroyed in its own time; else it is
+    /// destroyed here and now, before anybody touches the memory of those that did not.
+    pub(super) fn finish(self, complete: bool) {
+        if !complete && let Ok(pair) = Arc::try_unwrap(self.half.pair) {
+            pair.destroy();
         }
     }
 }

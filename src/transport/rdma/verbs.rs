@@ -456,32 +456,56 @@ unsafe impl Sync for LivePair {}
 impl Drop for LivePair {
     fn drop(&mut self) {
         // SAFETY: made by `QueuePair::new`; nobody else holds it.
-        unsafe { (self.domain.0.context.0.api.ibv_destroy_qp)(self.raw.as_ptr()) };
+        let code = unsafe { (self.domain.0.context.0.api.ibv_destroy_qp)(self.raw.as_ptr()) };
+        if code != 0 {
+            // It is still there, whatever the reason: so is what it may touch.
+            let parked = self.parked.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+            std::mem::forget(std::mem::take(parked));
+        }
     }
 }
 
-/// Destroys queue pairs on a thread of its own: a device may take its time for it (soft-RoCE up to seconds, while packets wait for
+/// Destroys queue pairs on threads of its own: a device may take its time for it (soft-RoCE up to seconds, while packets wait for
 /// the address of a peer that is gone), and no reactor may wait for that.
 #[derive(Clone)]
-pub struct Undertaker(std::sync::mpsc::Sender<LivePair>);
+pub struct Undertaker(crossbeam::channel::Sender<LivePair>);
+
+/// Queue pairs that are destroyed at the same time: one that takes long does not hold up the others.
+const UNDERTAKERS: usize = 4;
 
 impl Undertaker {
-    /// Starts the thread, which ends with the last clone of this.
+    /// Starts the threads, which sleep, and end with the last clone of this.
     ///
     /// # Errors
     /// If the system gives none.
     pub fn new() -> std::io::Result<Undertaker> {
-        let (sender, receiver) = std::sync::mpsc::channel::<LivePair>();
-        std::thread::Builder::new().name("solon-rdma-end".into()).spawn(move || receiver.into_iter().for_each(drop))?;
+        let (sender, receiver) = crossbeam::channel::unbounded::<LivePair>();
+        for _ in 0..UNDERTAKERS {
+            let receiver = receiver.clone();
+            std::thread::Builder::new()
+                .name("solon-rdma-end".into())
+                .spawn(move || receiver.into_iter().for_each(drop))?;
+        }
         Ok(Undertaker(sender))
+    }
+}
+
+impl RawQueuePair {
+    /// Destroys it on this thread, however long that takes.
+    pub(super) fn destroy(mut self) {
+        drop(self.pair.take());
     }
 }
 
 impl Drop for RawQueuePair {
     fn drop(&mut self) {
+        if self.pair.is_some() && self.undertaker.is_some() {
+            // It is destroyed later; it must do nothing until then.
+            self.stop();
+        }
         let Some(pair) = self.pair.take() else { return };
         match &self.undertaker {
-            // Fails only if the thread is gone: then it is destroyed here.
+            // Fails only if the threads are gone: then it is destroyed here.
             Some(undertaker) => drop(undertaker.0.send(pair)),
             None => drop(pair),
         }
@@ -547,6 +571,11 @@ impl<S> QueuePair<S> {
     /// Its number, by which the peer addresses it.
     pub fn number(&self) -> u32 {
         self.raw.number
+    }
+
+    /// Keeps a value until the queue pair is gone.
+    pub(super) fn keep(&self, value: Box<dyn Send>) {
+        self.raw.park(value);
     }
 
     fn modify<T>(

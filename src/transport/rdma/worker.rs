@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::daemon::Use;
@@ -10,7 +10,7 @@ use super::error::LinkFailure;
 use super::ffi;
 use super::immediate::{Immediate, round_of, shards_of};
 use super::link::{COMPLETIONS_AT_ONCE, Draining, Link, Sender, State};
-use super::verbs::{Operation, Piece, RawQueuePair, ReceiveHalf, Region};
+use super::verbs::{Operation, Piece, ReceiveHalf};
 use crate::code::Layout;
 use crate::transport::{Disconnect, Flushed, Inbound, Landing, Outbound, Outgoing};
 use crate::wire::{HEADER_BYTES, Header, Kind, REPORT_BYTES, Violation, header_bytes};
@@ -34,8 +34,6 @@ pub(super) struct WorkerInbound {
     closing: Option<Header>,
     over: Option<Disconnect>,
     fell_back: Option<LinkFailure>,
-    /// Dropped after the queue pair.
-    _places: Region,
 }
 
 impl WorkerInbound {
@@ -45,7 +43,6 @@ impl WorkerInbound {
         half: ReceiveHalf,
         posted: usize,
         layout: Layout,
-        places: Region,
         usage: Use,
     ) -> WorkerInbound {
         WorkerInbound {
@@ -63,7 +60,6 @@ impl WorkerInbound {
             closing: None,
             over: None,
             fell_back: None,
-            _places: places,
         }
     }
 
@@ -133,7 +129,7 @@ impl WorkerInbound {
             self.draining = Some(draining);
             return broken;
         }
-        drop(draining);
+        draining.finish(self.posted <= self.flushed);
         self.fell_back = Some(self.link.failure());
         self.link.drained(self.count);
         Ok(())
@@ -279,8 +275,6 @@ enum Way {
     Waiting {
         first: u64,
         frames: VecDeque<Outgoing>,
-        /// It may still read them.
-        pair: Weak<RawQueuePair>,
         told: bool,
     },
     Tcp,
@@ -302,8 +296,6 @@ pub(super) struct WorkerOutbound {
     release: Option<u64>,
     /// A leave, which comes after every shard is known to have arrived.
     leave: Option<Outgoing>,
-    /// Dropped after the queue pair.
-    _shards: Region,
 }
 
 /// Who a worker's frames come from.
@@ -319,7 +311,7 @@ impl WorkerOutbound {
         control: Box<dyn Outbound>,
         link: Arc<Link>,
         sender: Sender,
-        shards: Region,
+        key: u32,
         limit: usize,
         sign: Sign,
         usage: Use,
@@ -329,7 +321,7 @@ impl WorkerOutbound {
             link,
             usage,
             way: Way::Link(sender),
-            key: shards.local_key(),
+            key,
             queue: VecDeque::with_capacity(limit),
             limit,
             job: sign.job,
@@ -337,7 +329,6 @@ impl WorkerOutbound {
             worker: sign.worker,
             release: None,
             leave: None,
-            _shards: shards,
         }
     }
 
@@ -365,8 +356,8 @@ impl WorkerOutbound {
             return Err(Disconnect::Rdma(self.link.failure()));
         }
         if let Way::Link(sender) = std::mem::replace(&mut self.way, Way::Tcp) {
-            let (first, frames, pair) = sender.let_go();
-            self.way = Way::Waiting { first, frames, pair, told: false };
+            let (first, frames) = sender.let_go();
+            self.way = Way::Waiting { first, frames, told: false };
         }
         Ok(())
     }
@@ -374,7 +365,7 @@ impl WorkerOutbound {
     /// Goes on with the change to TCP, as far as the other half and the peer let it.
     fn switch(&mut self) {
         let round = self.link.failure().number();
-        let Way::Waiting { first, frames, told, .. } = &mut self.way else { return };
+        let Way::Waiting { first, frames, told } = &mut self.way else { return };
         if self.link.state() != State::Drained {
             return;
         }
@@ -505,10 +496,5 @@ impl Outbound for WorkerOutbound {
 impl Drop for WorkerOutbound {
     fn drop(&mut self) {
         self.link.close();
-        if let Way::Waiting { frames, pair, .. } = &mut self.way
-            && let Some(pair) = pair.upgrade()
-        {
-            pair.park(Box::new(std::mem::take(frames)));
-        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use solon::transport::rdma::ffi::IBV_ACCESS_LOCAL_WRITE;
@@ -153,11 +152,10 @@ fn workers_that_name_addresses_of_nobody_do_not_keep_others_from_joining() {
         |_| String::new(),
         |solond| {
             let usual = challenged(&solond.address);
-            let busy = AtomicUsize::new(2);
             let mut waits = Vec::new();
             std::thread::scope(|scope| {
-                for worker in [HONEST, HONEST + 1] {
-                    let (address, busy) = (&solond.address, &busy);
+                let hostile = [HONEST, HONEST + 1].map(|worker| {
+                    let address = &solond.address;
                     scope.spawn(move || {
                         let mut end = End::new(DEVICES[0].name);
                         end.reset();
@@ -166,10 +164,9 @@ fn workers_that_name_addresses_of_nobody_do_not_keep_others_from_joining() {
                             let endpoint = Endpoint { gid, ..end.endpoint() };
                             attach(address, worker, &mut end, endpoint);
                         }
-                        busy.fetch_sub(1, Ordering::Relaxed);
-                    });
-                }
-                while busy.load(Ordering::Relaxed) > 0 {
+                    })
+                });
+                while hostile.iter().any(|thread| !thread.is_finished()) {
                     waits.push(challenged(&solond.address));
                     std::thread::sleep(Duration::from_millis(20));
                 }
