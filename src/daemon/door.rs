@@ -30,9 +30,9 @@ const DEVICE: Token = Token(usize::MAX - 1);
 /// Refusals that are logged per second.
 const REFUSALS_PER_SECOND: u32 = 10;
 
-/// A worker that was offered RDMA has this long to answer, at least: it registers its memory meanwhile, which takes a second per few
+/// A worker that was offered RDMA has so many times as long to answer: it registers its memory meanwhile, which takes a second per few
 /// gigabytes. It has shown who it is, and there is one such visitor per identity.
-const ATTACH_WITHIN: Duration = Duration::from_secs(60);
+const ATTACH_FACTOR: u32 = 30;
 
 /// One identity may join this often.
 const BETWEEN_JOINS: Duration = Duration::from_secs(1);
@@ -345,7 +345,7 @@ impl Door {
             Some(Ok(offer)) => {
                 visitor.stage = Stage::Attach(Box::new(Pending { welcome, nonce: hello.nonce, offer }));
                 visitor.read = 0;
-                visitor.deadline = now + self.handshake.max(ATTACH_WITHIN);
+                visitor.deadline = now + ATTACH_FACTOR * self.handshake;
                 let descriptor = visitor.stream.as_raw_fd();
                 let again = self.poll.registry().register(&mut SourceFd(&descriptor), Token(place), Interest::READABLE);
                 match again {

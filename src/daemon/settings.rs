@@ -345,7 +345,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("2000"),
         unit: "ms",
         help: "Time in which a new connection must have said who it is",
-        doc: "From when it was accepted, however much arrives meanwhile; then it is closed.",
+        doc: "From when it was accepted, however much arrives meanwhile; then it is closed. A worker that is offered RDMA has 30 \
+              times as long to answer, since it registers its memory.",
     },
     Setting {
         section: "listen",

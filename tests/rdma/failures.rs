@@ -251,7 +251,8 @@ fn handshake_until_the_offer(solond: &Solond, worker: u32) -> Option<TcpStream> 
 #[test]
 #[ignore = "runs in the guest"]
 fn peers_that_are_offered_a_queue_pair_and_never_answer_cost_nothing_for_long() {
-    let solond = solond("auto", &["--listen-handshake-ms", "1500"]);
+    // An offer may be answered for 30 times as long.
+    let solond = solond("auto", &["--listen-handshake-ms", "200"]);
     let workers: Vec<Worker> = (0..4).map(|index| join(&solond, index, Transport::Rdma)).collect();
     let before = (resources("qp", "rxe1").len(), resources("cq", "rxe1").len());
     assert_eq!(before, (4, 8));
@@ -279,7 +280,7 @@ fn peers_that_are_offered_a_queue_pair_and_never_answer_cost_nothing_for_long() 
         assert!(ended, "the daemon closed them");
     });
     assert!(offers >= 6, "{offers}");
-    // Per identity: what was offered in the time that a handshake may take, one per second.
+    // Per identity one offer, and what is being destroyed.
     assert!(most <= 4 + 2 * 3, "{most}");
     let (count, gap) = rounds.seen();
     println!(
