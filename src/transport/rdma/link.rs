@@ -185,7 +185,7 @@ impl Sender {
         let Some(last) = self.requests.last_mut() else { return Ok(false) };
         last.signalled = true;
         // SAFETY: the memory of every request is in the slot of its frame (or none), which stays in `under_way`, frozen or owned
-        // and not touched, until a completion says that the device is done; or until the queue pair is gone: see `Drop` and
+        // and not touched, until a completion says that the device is done; or until the queue pair is stopped: see `Drop` and
         // `let_go`.
         #[allow(unsafe_code)]
         let posted = unsafe { self.half.post(&self.requests) };

@@ -7,7 +7,7 @@
 //!
 //! The states of a queue pair are types, and moving along the ladder moves the value: a queue pair that cannot send has no
 //! method for it. Memory that the device may touch is handed over by value and comes back when the device is done with it, or
-//! when its queue pair is gone.
+//! when its queue pair is stopped (what it reads) or has given it back, at the latest when it is gone (what it writes).
 
 //! Here: devices, protection domains, regions. In `completion`: completion queues. In `pair`: queue pairs and their ladder. In
 //! `post`: the two halves of a connected one.

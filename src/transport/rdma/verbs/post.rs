@@ -95,7 +95,7 @@ impl SendHalf {
     ///
     /// # Safety
     /// The memory that each request names stays, unchanged, until its completion or that of a later one was polled, or the
-    /// queue pair is gone.
+    /// queue pair is stopped, after which it reads nothing.
     pub unsafe fn post(&mut self, requests: &[SendRequest]) -> Result<(), VerbsError> {
         let count = requests.len();
         assert!(count <= REQUESTS_AT_ONCE, "{count} requests at once");
@@ -153,7 +153,8 @@ impl ReceiveHalf {
     /// Posts a receive into `piece`, or with `None` one that takes only an immediate.
     ///
     /// # Safety
-    /// The memory stays, and nobody else touches it, until the receive's completion was polled or the queue pair is gone.
+    /// The memory stays, and nobody else touches it, until the receive's completion was polled: a stopped queue pair gives
+    /// all of them back; or until the queue pair is gone.
     ///
     /// # Errors
     /// If the queue is full, or the device does not answer.
