@@ -221,10 +221,11 @@ impl Rig {
     /// The daemon ends: nothing of it is left, nor of the sessions, which must be over.
     fn check_nothing_is_left(mut self) {
         self.fabric = None;
-        eventually(&self.fake, Counts::is_empty);
-        let free: Vec<usize> = (0..self.workers).map(|worker| self.shards.free(worker)).collect();
-        assert_eq!(free, vec![self.shape.credits; self.workers], "every slot for shards came back");
-        assert_eq!(self.updates.free(0), self.shape.outbound + 4, "every slot for updates came back");
+        eventually(|| self.fake.counts(), Counts::is_empty);
+        // Slots come back a moment after their queue pair's end, on the same thread.
+        let free = || (0..self.workers).map(|worker| self.shards.free(worker)).collect::<Vec<_>>();
+        eventually(free, |free| *free == vec![self.shape.credits; self.workers]);
+        eventually(|| self.updates.free(0), |free| *free == self.shape.outbound + 4);
     }
 }
 
@@ -316,11 +317,15 @@ fn check(session: &mut Session) -> Result<(), String> {
     require(session.inbound.end.is_none(), "and break nothing")
 }
 
-/// Waits until this holds: queue pairs of the daemon are destroyed on a thread of their own.
-fn eventually(fake: &Fake, holds: impl Fn(&Counts) -> bool) {
+/// Waits until what is `seen` is right: queue pairs of the daemon are destroyed on a thread of their own.
+fn eventually<T: std::fmt::Debug>(seen: impl Fn() -> T, right: impl Fn(&T) -> bool) {
     let until = Instant::now() + Duration::from_secs(10);
-    while !holds(&fake.counts()) {
-        assert!(Instant::now() < until, "{:?}", fake.counts());
+    loop {
+        let now = seen();
+        if right(&now) {
+            return;
+        }
+        assert!(Instant::now() < until, "still {now:?}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -316,7 +316,7 @@ fn memory_is_registered_once_whatever_comes_and_goes() {
         );
         drop(sessions);
         // The next round is not offered more queue pairs than one identity may have.
-        eventually(&rig.fake, |now| now.pairs == 0 && now.regions == 6);
+        eventually(|| rig.fake.counts(), |now| now.pairs == 0 && now.regions == 6);
     }
     rig.check_nothing_is_left();
 }
