@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::config::{Admission, Config, CoreMap, Idle, Rule, Stage as StageName};
+use super::config::{Admission, Check, Config, CoreMap, Idle, Rule, Stage as StageName};
 use super::door::{Door, Ways};
 use super::exit::Exit;
 use super::journal::{self, JournalError};
 use super::report::Reporter;
 use super::tokens::{self, TokenError};
 use crate::client::generator_digest;
-use crate::code::{Family, Form, Generator, GeneratorError, locates_surely};
+use crate::code::{Family, Form, Generator, GeneratorError, Verify, locates_surely};
 use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, ReactorError, Stage};
 use crate::transport::Transport;
 use crate::transport::rdma::ffi::Api;
@@ -130,6 +130,10 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         number: Identity::new(&config.job.name, 0).job,
         epoch,
         projections: config.verify.projections,
+        verify: match config.verify.check {
+            Check::Random => Verify::Random,
+            Check::Full => Verify::Full,
+        },
         linger: config.rounds.linger,
         write_deadline: config.listen.write_deadline,
         updates: config.memory.updates,
@@ -140,15 +144,15 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
 
 /// Which stages run on which core.
 fn core_map(config: &Config, cores: usize) -> Vec<Vec<StageName>> {
-    use StageName::{Assemble, Decode, Locate, Push, Receive};
+    use StageName::{Assemble, Decode, Push, Receive};
     match &config.cores.map {
         CoreMap::Fixed(map) => map.clone(),
         CoreMap::Auto => match cores {
-            0 | 1 => vec![vec![Receive, Assemble, Locate, Decode, Push]],
-            2 | 3 => vec![vec![Receive, Assemble, Push], vec![Locate, Decode]],
+            0 | 1 => vec![vec![Receive, Assemble, Decode, Push]],
+            2 | 3 => vec![vec![Receive, Assemble, Push], vec![Decode]],
             _ => {
                 let mut map = vec![vec![Receive, Assemble], vec![Push]];
-                map.extend(vec![vec![Locate, Decode]; (cores - 2).min(LANES_MAX)]);
+                map.extend(vec![vec![Decode]; (cores - 2).min(LANES_MAX)]);
                 map
             }
         },
@@ -214,7 +218,6 @@ impl Daemon {
         let bells = Bells {
             receiver: bell_of(StageName::Receive).remove(0),
             assembler: bell_of(StageName::Assemble).remove(0),
-            locators: bell_of(StageName::Locate),
             decoders: bell_of(StageName::Decode),
             pusher: bell_of(StageName::Push).remove(0),
         };
@@ -228,9 +231,9 @@ impl Daemon {
             pipeline.pusher.keep_journal(file);
         }
         let (ways, rdma) = ways(config, &job, &pipeline, idle)?;
-        let Pipeline { receiver, assembler, locators, decoders, pusher, handle } = pipeline;
+        let Pipeline { receiver, assembler, decoders, pusher, handle } = pipeline;
         let (mut receiver, mut assembler, mut pusher) = (Some(receiver), Some(assembler), Some(pusher));
-        let (mut locators, mut decoders) = (locators.into_iter(), decoders.into_iter());
+        let mut decoders = decoders.into_iter();
         let over = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (at, (names, mut reactor)) in map.iter().zip(reactors.drain(..)).enumerate() {
@@ -238,7 +241,6 @@ impl Daemon {
                 Some(match name {
                     StageName::Receive => Box::new(receiver.take()?),
                     StageName::Assemble => Box::new(assembler.take()?),
-                    StageName::Locate => Box::new(locators.next()?),
                     StageName::Decode => Box::new(decoders.next()?),
                     StageName::Push => Box::new(pusher.take()?),
                 })

@@ -4,7 +4,7 @@
 //! its environment variable `SOLON_SECTION_KEY`, all help, the example file, the docs page and the checks of its type
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
-use super::config::{Generator, Idle, Level, LogFormat, Rule};
+use super::config::{Check, Generator, Idle, Level, LogFormat, Rule};
 use crate::transport::{Transport, rdma};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -296,8 +296,19 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 8 },
         default: DefaultValue::Value("4"),
         unit: "projections",
-        help: "Random projections by which shards are compared",
+        help: "Random projections by which shards that do not agree are told apart",
         doc: "An error 100 times the tolerance stays unseen with probability 8e-3, 6e-5, 4e-9 at 1, 2, 4 projections.",
+    },
+    Setting {
+        section: "verify",
+        key: "check",
+        kind: Kind::Choice(words::<Check>),
+        default: DefaultValue::Value("\"random\""),
+        unit: "",
+        help: "How it is seen that nobody lies",
+        doc: "\"random\" looks at two secret combinations of a group's shards: an error 100 times the tolerance stays unseen \
+              with probability 6e-5, a large one about once in 1e12. \"full\" looks at all of them and leaves nothing to \
+              chance; it costs (r - r_c) / 2 times as much. With compression 1 the shards' bits are compared in any case.",
     },
     Setting {
         section: "listen",
@@ -461,9 +472,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "The stages that each core runs",
-        doc: "One array per core, such as [[\"receive\", \"assemble\"], [\"locate\", \"decode\"], [\"push\"]]. receive, \
-              assemble and push stand exactly once; locate and decode once or, to run on several cores, equally often \
-              and once per core. \"auto\" chooses by the number of cores.",
+        doc: "One array per core, such as [[\"receive\", \"assemble\"], [\"decode\"], [\"push\"]]. receive, assemble \
+              and push stand exactly once; decode once or, to run on several cores, once on each of them. \"auto\" chooses by the number of cores.",
     },
     Setting {
         section: "cores",

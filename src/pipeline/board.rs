@@ -33,6 +33,8 @@ pub enum Counter {
     Suspects,
     /// Update chunks decoded.
     ChunksDecoded,
+    /// Update chunks that were recovered twice: other rows agreed than in the chunk before.
+    ChunksRepeated,
     /// Rounds closed complete.
     RoundsComplete,
     /// Rounds closed undecodable.

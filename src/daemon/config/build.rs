@@ -34,6 +34,7 @@ pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Conf
         verify: Verify {
             tolerance: layers.real("verify.tolerance")?,
             projections: layers.count("verify.projections")?,
+            check: layers.choice("verify.check")?,
         },
         listen: listen?,
         rdma: rdma(layers)?,
