@@ -25,6 +25,7 @@ pub use problem::{Place, Problem};
 pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, ROWS_MAX};
+use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
 use crate::wire::{CHUNKS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
@@ -143,6 +144,8 @@ pub struct Memory {
     pub credits: usize,
     /// Slots for decoded chunks, at least 1.
     pub updates: usize,
+    /// What slots lie on.
+    pub huge_pages: HugePages,
 }
 
 /// What runs where.

@@ -15,7 +15,8 @@ use super::report::Reporter;
 use super::tokens::{self, TokenError};
 use crate::client::generator_digest;
 use crate::code::{Family, Form, Generator, GeneratorError, locates_surely};
-use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, ReactorError, Stage};
+use crate::memory::ClaimError;
+use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, ReactorError, Slabs, Stage};
 use crate::transport::Transport;
 use crate::transport::rdma::ffi::Api;
 use crate::transport::rdma::{Fabric, LinkFailure, Needs, NoRdma};
@@ -48,11 +49,8 @@ pub enum ServeError {
         error: io::Error,
     },
     /// There is not so much memory.
-    #[error("cannot claim {bytes} bytes for shards and updates: lower memory.credits, memory.updates or chunks.width")]
-    Memory {
-        /// Bytes needed.
-        bytes: usize,
-    },
+    #[error("no slots for shards and updates: {0}; or lower memory.credits, memory.updates or chunks.width")]
+    Memory(#[from] ClaimError),
     /// RDMA was asked for by name, and is not to be had.
     #[error("listen.transport is \"rdma\", and there is no RDMA: {0}")]
     NoRdma(NoRdma),
@@ -83,7 +81,7 @@ impl ServeError {
                 _ => Exit::Io,
             },
             ServeError::Journal(JournalError::InUse { .. }) => Exit::Unavailable,
-            ServeError::Memory { .. } => Exit::Resources,
+            ServeError::Memory(_) => Exit::Resources,
             ServeError::Listen { error, .. } => match error.kind() {
                 io::ErrorKind::PermissionDenied => Exit::Permission,
                 _ => Exit::Unavailable,
@@ -218,12 +216,17 @@ impl Daemon {
             decoders: bell_of(StageName::Decode),
             pusher: bell_of(StageName::Push).remove(0),
         };
-        let limits = Limits::of(&job.plan, job.updates);
-        let bytes = limits.shard_bytes(workers) + limits.update_bytes();
-        // Where this fails, claiming the slots would abort the process.
-        Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| ServeError::Memory { bytes })?;
         descriptors(workers);
-        let mut pipeline = Pipeline::new(&job, &bells);
+        let slabs = Slabs::claim(&job, &bells, config.memory.huge_pages)?;
+        let pages = [slabs.shards.pages().to_string(), slabs.updates.pages().to_string()];
+        tracing::info!(
+            shards_mib = slabs.shards.region().1 >> 20,
+            shards = %pages[0],
+            updates_mib = slabs.updates.region().1 >> 20,
+            updates = %pages[1],
+            "memory: all pages touched"
+        );
+        let mut pipeline = Pipeline::with_slabs(&job, &bells, slabs);
         if let Some(file) = journal_file {
             pipeline.pusher.keep_journal(file);
         }

@@ -5,6 +5,7 @@
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
 use super::config::{Generator, Idle, Level, LogFormat, Rule};
+use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -453,6 +454,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "Decoded chunks that may wait to be sent",
         doc: "Each is kept until every worker has it or was disconnected. Costs 2 x updates x compression x chunks.width x \
               4 bytes; never less than what 2 x rounds.window reports need.",
+    },
+    Setting {
+        section: "memory",
+        key: "huge_pages",
+        kind: Kind::Choice(words::<HugePages>),
+        default: DefaultValue::Value("\"auto\""),
+        unit: "",
+        help: "Whether slots lie on pages of 2 MiB",
+        doc: "\"auto\" takes reserved ones (vm.nr_hugepages), else transparent ones, else pages of 4 KiB; the log says at the start \
+              which, and why. With \"require\" the daemon does not start without.",
     },
     Setting {
         section: "cores",

@@ -83,7 +83,7 @@ fn defaults_are_those_of_the_design() {
         }
     );
     assert_eq!(config.rdma, rdma::Options::default());
-    assert_eq!(config.memory, Memory { credits: 8, updates: 16 });
+    assert_eq!(config.memory, Memory { credits: 8, updates: 16, huge_pages: HugePages::Auto });
     assert_eq!(config.cores, Cores { map: CoreMap::Auto, pin: true, idle: Idle::Auto });
     assert_eq!(config.state.directory, None);
     assert_eq!(config.log, Log { format: LogFormat::Text, level: Level::Info });
@@ -96,7 +96,7 @@ fn flags_win_over_environment_over_file_over_default() {
     let env = [("SOLON_MEMORY_CREDITS", "10"), ("SOLON_MEMORY_UPDATES", "21")];
     let loaded = loaded(file, &env, &["--memory-updates", "22"]);
     assert_eq!(loaded.config.job.parameters.groups(), 3);
-    assert_eq!(loaded.config.memory, Memory { credits: 10, updates: 22 });
+    assert_eq!(loaded.config.memory, Memory { credits: 10, updates: 22, huge_pages: HugePages::Auto });
     let printed = loaded.print();
     for (setting, place) in [
         ("groups = 3", "# s.toml:3"),
@@ -130,6 +130,7 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "rdma.gid_index" | "rdma.service_level" | "rdma.ack_timeout" | "rdma.retries" => ("3", ""),
         "rdma.mtu" => ("2048", ""),
         "rdma.traffic_class" => ("106", ""),
+        "memory.huge_pages" => ("\"off\"", ""),
         "cores.map" => {
             ("[[\"receive\", \"assemble\", \"push\"], [\"locate\", \"decode\"], [\"decode\", \"locate\"]]", "")
         }
