@@ -249,6 +249,7 @@ impl Daemon {
             let mut stages: Vec<Box<dyn Stage>> = names.iter().filter_map(boxed).collect();
             let core = cores.get(at).copied().filter(|_| config.cores.pin);
             let (over, board) = (over.clone(), handle.board.clone());
+            reactor.count_on(board.clone());
             let run = move || {
                 if let Some(core) = core
                     && !core_affinity::set_for_current(core)
@@ -394,6 +395,18 @@ fn spawn(
     std::thread::Builder::new().name(name).spawn(run).map_err(ServeError::System)
 }
 
+/// What the kernel was asked for over the life of the daemon: where a round is slow, whether it is because of that.
+fn report_calls(handle: &Handle) {
+    use pipeline::Counter::{BytesReceived, BytesSent, PollCalls, ReadCalls, WriteCalls};
+    let counted = |counter| handle.board.counted(counter);
+    let [reads, writes, polls] = [ReadCalls, WriteCalls, PollCalls].map(counted);
+    let wakes: u64 = handle.bells().iter().map(|bell| bell.wakes()).sum();
+    let (received, sent) = (counted(BytesReceived), counted(BytesSent));
+    let mib = (received + sent) as f64 / f64::from(1 << 20);
+    let per_mib = if mib > 0.0 { (reads + writes + polls + wakes) as f64 / mib } else { 0.0 };
+    tracing::info!(reads, writes, polls, wakes, received, sent, per_mib, "system calls");
+}
+
 /// Serves until SIGTERM or SIGINT: then lets the round that has begun come to its end, says good-bye to all workers and
 /// returns. A second signal ends the process at once.
 ///
@@ -473,7 +486,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     while let Some(event) = handle.events.pop() {
         reporter.write(&event, Instant::now());
     }
-    let closed = handle.board.closed();
-    tracing::info!(next_round = closed, "stopped");
+    report_calls(&handle);
+    tracing::info!(next_round = handle.board.closed(), "stopped");
     Ok(())
 }

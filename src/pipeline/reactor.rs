@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
+use super::board::{Board, Counter};
 use super::{Context, Progress, Stage};
 use crate::memory::Bell;
 
@@ -40,6 +41,7 @@ pub struct Reactor {
     poll: Poll,
     bell: Arc<Bell>,
     idle: Idle,
+    board: Option<Arc<Board>>,
 }
 
 impl Reactor {
@@ -50,7 +52,12 @@ impl Reactor {
     pub fn new(idle: Idle) -> Result<Reactor, ReactorError> {
         let poll = Poll::new().map_err(ReactorError::Poll)?;
         let waker = Waker::new(poll.registry(), BELL).map_err(ReactorError::Poll)?;
-        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle })
+        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle, board: None })
+    }
+
+    /// Counts its system calls there.
+    pub fn count_on(&mut self, board: Arc<Board>) {
+        self.board = Some(board);
     }
 
     /// Rings when there is work for this reactor.
@@ -116,6 +123,7 @@ impl Reactor {
         wait: Option<Duration>,
         stages: &mut [Box<dyn Stage>],
     ) -> Result<(), ReactorError> {
+        self.board.iter().for_each(|board| board.count(Counter::PollCalls, 1));
         match self.poll.poll(events, wait) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),

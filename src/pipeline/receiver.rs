@@ -176,6 +176,7 @@ impl Receiver {
             }
         }
         peer.inbound.close();
+        self.board.count(Counter::ReadCalls, peer.inbound.calls());
         self.board.set_connected(index, false);
         // Words may wait for this worker.
         self.assembler.ring();
@@ -221,6 +222,7 @@ impl Receiver {
         if !peer.readable && !peer.inbound.wants_turn() {
             return Ok(false);
         }
+        self.board.count(Counter::ReadCalls, peer.inbound.calls());
         for taken in 0..FRAMES_PER_TURN {
             let Some(header) = peer.inbound.receive(&mut peer.landing, context.now)? else {
                 // A frame that waits for its round is not announced again.

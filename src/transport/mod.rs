@@ -153,6 +153,11 @@ pub trait Inbound: Send {
         None
     }
 
+    /// System calls since this was last asked.
+    fn calls(&mut self) -> u64 {
+        0
+    }
+
     /// Why the faster of two ways was given up, once after it was.
     fn fell_back(&mut self) -> Option<LinkFailure> {
         None
@@ -236,6 +241,11 @@ pub trait Outbound: Send {
     /// Is it changing to another way, so that nothing can leave whatever the peer does? Not for long.
     fn is_changing(&self) -> bool {
         false
+    }
+
+    /// System calls since this was last asked.
+    fn calls(&mut self) -> u64 {
+        0
     }
 
     /// The rounds before `round` are collected: tells the peer, where it writes to places that they took up.

@@ -36,9 +36,14 @@ pub fn connection(stream: TcpStream, queue: usize, patience: Duration) -> io::Re
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(PROBE).with_interval(PROBE).with_retries(2))?;
     socket.set_tcp_user_timeout(Some(patience))?;
     // Two descriptors, so that each half can be registered with a poll of its own.
-    let outbound =
-        TcpOutbound { stream: stream.try_clone()?, queue: VecDeque::with_capacity(queue), limit: queue, sent: 0 };
-    let inbound = TcpInbound { stream, staging: [0; HEADER_BYTES], staged: 0, current: None, landed: 0 };
+    let outbound = TcpOutbound {
+        stream: stream.try_clone()?,
+        queue: VecDeque::with_capacity(queue),
+        limit: queue,
+        sent: 0,
+        calls: 0,
+    };
+    let inbound = TcpInbound { stream, staging: [0; HEADER_BYTES], staged: 0, current: None, landed: 0, calls: 0 };
     Ok(Connection { inbound: Box::new(inbound), outbound: Box::new(outbound) })
 }
 
@@ -50,6 +55,8 @@ struct TcpInbound {
     /// The frame whose payload is being read, and how much of it has landed.
     current: Option<Header>,
     landed: usize,
+    /// System calls that nobody has asked for yet.
+    calls: u64,
 }
 
 /// Reads once; `None` where it would block.
@@ -68,6 +75,7 @@ impl Inbound for TcpInbound {
         loop {
             let Some(header) = self.current else {
                 if self.staged < HEADER_BYTES {
+                    self.calls += 1;
                     match read_some(self.stream.read(&mut self.staging[self.staged..]))? {
                         Some(bytes) => self.staged += bytes,
                         None => return Ok(None),
@@ -91,6 +99,7 @@ impl Inbound for TcpInbound {
             }
             let missing = payload.len() - self.landed;
             let mut parts = [IoSliceMut::new(&mut payload[self.landed..]), IoSliceMut::new(&mut self.staging)];
+            self.calls += 1;
             match read_some(self.stream.read_vectored(&mut parts))? {
                 Some(bytes) if bytes >= missing => {
                     self.staged = bytes - missing;
@@ -107,6 +116,10 @@ impl Inbound for TcpInbound {
         Some(self.stream.as_raw_fd())
     }
 
+    fn calls(&mut self) -> u64 {
+        std::mem::take(&mut self.calls)
+    }
+
     fn close(&mut self) {
         // Fails only if the peer closed before.
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -119,6 +132,8 @@ struct TcpOutbound {
     limit: usize,
     /// Bytes of the first frame in the queue that have left.
     sent: usize,
+    /// System calls that nobody has asked for yet.
+    calls: u64,
 }
 
 impl TcpOutbound {
@@ -154,6 +169,7 @@ impl Outbound for TcpOutbound {
                 *part = IoSlice::new(&frame.bytes()[std::mem::take(&mut skip)..]);
             }
             let count = self.queue.len().min(FRAMES_PER_WRITE);
+            self.calls += 1;
             match (&self.stream).write_vectored(&parts[..count]) {
                 Ok(0) => return Err(Disconnect::Closed),
                 Ok(written) => {
@@ -174,6 +190,10 @@ impl Outbound for TcpOutbound {
 
     fn descriptor(&self) -> Option<RawFd> {
         Some(self.stream.as_raw_fd())
+    }
+
+    fn calls(&mut self) -> u64 {
+        std::mem::take(&mut self.calls)
     }
 
     fn close(&mut self) {
