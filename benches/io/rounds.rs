@@ -78,13 +78,15 @@ impl Cluster {
         let mut command = Command::new(program);
         command.args(always).args(flags).args(["--rounds-deadline-ms", "60000", "--rounds-linger-ms", "60000"]);
         let mut solond = command.env_clear().stderr(Stdio::piped()).spawn().expect("solond starts");
-        let mut log = BufReader::new(solond.stderr.take().expect("piped"));
-        let ready = next(&mut log, "\"ready\"").expect("solond says that it is ready");
+        let log = BufReader::new(solond.stderr.take().expect("piped"));
+        let mut cluster = Cluster { solond, log, workers: None };
+        let ready = next(&mut cluster.log, "\"ready\"").expect("solond says that it is ready");
         let address = ready["address"].as_str().expect("its address").to_owned();
         let arguments = |worker: usize| vec!["--as-worker".into(), address.clone(), worker.to_string()];
         let mut workers = Children::spawn(workers, arguments);
         workers.wait();
-        Cluster { solond, log, workers: Some(workers) }
+        cluster.workers = Some(workers);
+        cluster
     }
 
     /// Milliseconds, and milliseconds of the daemon's processor time, per round.

@@ -10,6 +10,7 @@ pub mod config;
 mod door;
 pub mod exit;
 mod journal;
+mod machine;
 mod report;
 pub mod serve;
 pub mod settings;

@@ -11,8 +11,11 @@ use super::config::{Admission, Config, CoreMap, Idle, Rule, Stage as StageName};
 use super::door::{Door, Ways};
 use super::exit::Exit;
 use super::journal::{self, JournalError};
+use super::machine::{Machine, Placement, Way};
 use super::report::Reporter;
 use super::tokens::{self, TokenError};
+use core_affinity::CoreId;
+
 use crate::client::generator_digest;
 use crate::code::{Family, Form, Generator, GeneratorError, locates_surely};
 use crate::memory::ClaimError;
@@ -194,9 +197,10 @@ impl Daemon {
         let address = listener.local_addr().map_err(ServeError::System)?;
         let job = Arc::new(job);
 
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let placement = placement(config);
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let map = core_map(config, available);
+        // Two threads of one core are as good as two cores for waking up, not for arithmetic.
+        let map = core_map(config, placement.physical.min(available).max(available.min(3)));
         let idle = match config.cores.idle {
             Idle::Park => pipeline::Idle::Park,
             Idle::Yield => pipeline::Idle::Yield,
@@ -217,7 +221,8 @@ impl Daemon {
             pusher: bell_of(StageName::Push).remove(0),
         };
         descriptors(workers);
-        let slabs = Slabs::claim(&job, &bells, config.memory.huge_pages)?;
+        let first = placement.cores.first().filter(|_| placement.node.is_some()).copied();
+        let slabs = claim_near(first, || Slabs::claim(&job, &bells, config.memory.huge_pages))?;
         let pages = [slabs.shards.pages().to_string(), slabs.updates.pages().to_string()];
         tracing::info!(
             shards_mib = slabs.shards.region().1 >> 20,
@@ -247,14 +252,14 @@ impl Daemon {
                 })
             };
             let mut stages: Vec<Box<dyn Stage>> = names.iter().filter_map(boxed).collect();
-            let core = cores.get(at).copied().filter(|_| config.cores.pin);
+            let core = placement.cores.get(at).copied().filter(|_| config.cores.pin);
             let (over, board) = (over.clone(), handle.board.clone());
             reactor.count_on(board.clone());
             let run = move || {
                 if let Some(core) = core
-                    && !core_affinity::set_for_current(core)
+                    && !core_affinity::set_for_current(CoreId { id: core })
                 {
-                    tracing::warn!(core = core.id, "cannot pin a reactor to its core: it runs unpinned");
+                    tracing::warn!(core, "cannot pin a reactor to its core: it runs unpinned");
                 }
                 let ended = || over.load(Ordering::Relaxed) || board.stopped();
                 Ok(reactor.run(&mut stages, ended)?)
@@ -328,6 +333,33 @@ impl Drop for Daemon {
         // Who wants to know calls `stop`.
         let _ = self.end();
     }
+}
+
+/// The cores for reactors, the best first, and what is said of them.
+fn placement(config: &Config) -> Placement {
+    let allowed: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    let devices = (config.listen.transport != Transport::Tcp).then_some(&config.rdma.devices);
+    let way = Way { address: config.listen.address.ip().to_canonical(), devices };
+    let mut placement = Machine::here().place(&allowed, &way);
+    if !config.cores.pin {
+        (placement.node, placement.why) = (None, "threads are not kept on cores (cores.pin)".into());
+    }
+    let Placement { cores, physical, node, why } = &placement;
+    tracing::info!(?cores, physical, node, %why, "cores");
+    placement
+}
+
+/// Claims on a thread that is kept on this core: the system takes memory from near whoever touches it first.
+fn claim_near<T: Send>(core: Option<usize>, claim: impl FnOnce() -> T + Send) -> T {
+    let Some(id) = core else { return claim() };
+    std::thread::scope(|scope| {
+        let claiming = scope.spawn(move || {
+            // Where it cannot be kept there the memory is as good as anybody's.
+            core_affinity::set_for_current(CoreId { id });
+            claim()
+        });
+        claiming.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// How workers may come: opens the RDMA port and registers the slots, where that is wanted and there is one. In words, too.
