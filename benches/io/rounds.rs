@@ -165,21 +165,25 @@ pub fn builds(effort: Effort, builds: &[&str]) {
 
 /// Tiny rounds, where a round is as long as threads take to wake up.
 pub fn idle(effort: Effort) {
-    let kinds = ["park", "auto", "yield", "spin"];
+    let one = "[[\"receive\", \"assemble\", \"locate\", \"decode\", \"push\"]]";
+    let kinds =
+        [("auto", "park"), ("auto", "adaptive"), ("auto", "yield"), ("auto", "spin"), (one, "park"), (one, "adaptive")];
     let flags = ["--job-dimension", "1024", "--job-groups", "3", "--job-adversaries", "2", "--job-compression", "1"];
-    let mut clusters: Vec<Cluster> = Vec::new();
+    let flags = [&flags[..], &["--job-scale", "0.3333333"]].concat();
     let mut samples = vec![vec![Vec::new(); 2]; kinds.len()];
     for _ in 0..effort.repetitions {
-        for (kind, samples) in kinds.iter().zip(&mut samples) {
-            // One at a time: those that spin would disturb the others.
-            clusters.clear();
-            clusters.push(Cluster::start(OURS, &[&flags[..], &["--cores-idle", kind]].concat(), 15));
-            clusters[0].run(20);
-            let [wall, cpu] = clusters[0].run((1000 / effort.divisor).max(10));
+        for ((map, kind), samples) in kinds.iter().zip(&mut samples) {
+            let setting = ["--cores-map", map, "--cores-idle", kind];
+            let mut cluster = Cluster::start(OURS, &[&flags[..], &setting].concat(), 15);
+            cluster.run(20);
+            let [wall, cpu] = cluster.run((1000 / effort.divisor).max(10));
             samples[0].push(wall);
             samples[1].push(cpu);
         }
     }
-    let rows = kinds.iter().map(|kind| format!("cores.idle = {kind}")).zip(samples).collect();
+    let name = |(map, kind): &(&str, &str)| {
+        format!("{}, {kind}", if *map == one { "one reactor" } else { "the map for this machine" })
+    };
+    let rows = kinds.iter().map(name).zip(samples).collect();
     print("P=15 r=5 r_c=1, d=1024", &["ms per round", "CPU ms"], rows);
 }

@@ -208,8 +208,10 @@ pub enum Generator {
 /// What a core does while there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Idle {
-    /// Park with few cores, spin with enough
+    /// Adaptive with more cores than two and than the map has, else park
     Auto,
+    /// Look again for 50 us, then sleep
+    Adaptive,
     /// Sleep until the kernel reports something
     Park,
     /// Let others run, then look again

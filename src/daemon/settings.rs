@@ -492,8 +492,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "What a core does while there is nothing to do",
-        doc: "\"auto\" parks: the core sleeps until something comes. Spinning reacts fastest and takes all of its cores; \
-              with few cores it starves the work it waits for.",
+        doc: "\"park\": the core sleeps until something comes; \"adaptive\" looks again for 50 us before; \"auto\" is the latter where there \
+              are more cores than two and than the map has. Spinning takes all of its cores, and with few it starves the work it waits for.",
     },
     Setting {
         section: "state",

@@ -98,6 +98,22 @@ pub trait Landing {
     /// If such a frame may not come now: the connection ends.
     fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation>;
 
+    /// [`Landing::place`], and where the payloads of the frames after this one will land if they are the next that its sender has: into
+    /// `further`, from the first on, each as long as that payload would be. It is a guess, so that several frames can be read at
+    /// once: their headers are not known yet, and `place` is asked for each of them later. It must then answer the same memory for a
+    /// frame of that length, and what does not come as guessed is copied to where it belongs.
+    ///
+    /// # Errors
+    /// As there.
+    fn places<'a>(
+        &'a mut self,
+        header: &Header,
+        further: &mut [&'a mut [u8]],
+    ) -> Result<Option<&'a mut [u8]>, Violation> {
+        let _ = further;
+        self.place(header)
+    }
+
     /// A frame whose payload stands already where it belongs: in a slot that was posted, or at the address that the peer was told.
     /// `true`: taken, and `header` is now all that is known of it; `false`: not now, ask again.
     ///
