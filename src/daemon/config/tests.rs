@@ -246,7 +246,7 @@ x = 1
         "s.toml:28: log.format: found a table, expected \"text\" or \"json\"; write it like format = \"text\"",
         "environment SOLON_MEMORY_CREDITS: memory.credits: found the text \"many\", expected an integer from 2 to 1024; \
          write it like credits = 8",
-        "flag --cores-idle: cores.idle: found the text \"sleep\", expected \"auto\" or \"park\" or \"yield\" or \"spin\"; \
+        "flag --cores-idle: cores.idle: found the text \"sleep\", expected \"auto\" or \"adaptive\" or \"park\" or \"yield\" or \"spin\"; \
          write it like idle = \"auto\"",
         "flag --verify-tolerance: verify.tolerance: found 1.5, expected a number above 0 and below 1; write it like \
          tolerance = 3.5762787e-7",
