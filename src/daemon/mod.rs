@@ -7,6 +7,7 @@
 //! - [`exit`]: the table of exit codes.
 
 pub mod config;
+mod cores;
 mod door;
 pub mod exit;
 mod journal;
