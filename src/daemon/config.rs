@@ -25,6 +25,7 @@ pub use problem::{Place, Problem};
 pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, ROWS_MAX};
+use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
 use crate::wire::{CHUNKS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
@@ -145,6 +146,8 @@ pub struct Memory {
     pub credits: usize,
     /// Slots for decoded chunks, at least 1.
     pub updates: usize,
+    /// What slots lie on.
+    pub huge_pages: HugePages,
 }
 
 /// What runs where.
@@ -216,8 +219,10 @@ pub enum Check {
 /// What a core does while there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Idle {
-    /// Park with few cores, spin with enough
+    /// Adaptive with more cores than two and than the map has, else park
     Auto,
+    /// Look again for 50 us, then sleep
+    Adaptive,
     /// Sleep until the kernel reports something
     Park,
     /// Let others run, then look again

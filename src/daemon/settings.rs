@@ -5,6 +5,7 @@
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
 use super::config::{Check, Generator, Idle, Level, LogFormat, Rule};
+use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -466,6 +467,16 @@ pub const SETTINGS: &[Setting] = &[
               4 bytes; never less than what 2 x rounds.window reports need.",
     },
     Setting {
+        section: "memory",
+        key: "huge_pages",
+        kind: Kind::Choice(words::<HugePages>),
+        default: DefaultValue::Value("\"auto\""),
+        unit: "",
+        help: "Whether slots lie on pages of 2 MiB",
+        doc: "\"auto\" takes reserved ones (vm.nr_hugepages), else transparent ones, else pages of 4 KiB; the log says at the start \
+              which, and why. With \"require\" the daemon does not start without.",
+    },
+    Setting {
         section: "cores",
         key: "map",
         kind: Kind::Cores,
@@ -491,8 +502,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "What a core does while there is nothing to do",
-        doc: "\"auto\" parks: the core sleeps until something comes. Spinning reacts fastest and takes all of its cores; \
-              with few cores it starves the work it waits for.",
+        doc: "\"park\": the core sleeps until something comes; \"adaptive\" looks again for 50 us before; \"auto\" is the latter where there \
+              are more cores than two and than the map has. Spinning takes all of its cores, and with few it starves the work it waits for.",
     },
     Setting {
         section: "state",

@@ -39,7 +39,7 @@ pub use receiver::Receiver;
 pub use sabotage::{Bug, plant};
 
 use crate::code::{Generator, ROWS_MAX, Rows, Verify};
-use crate::memory::{Bell, Slab, Slot};
+use crate::memory::{Bell, ClaimError, HugePages, Slab, Slot};
 use crate::transport::{Disconnect, Inbound, LinkFailure, Outbound};
 use crate::wire::{HEADER_BYTES, Plan, Report, Resume, UndecodableReason};
 use ring::{Producer, ring};
@@ -309,21 +309,59 @@ impl Bells {
     }
 }
 
+/// The slots of a pipeline.
+pub struct Slabs {
+    /// Where shards land: each worker's own.
+    pub shards: Slab,
+    /// Where updates (holder 0) and reports (holder 1) are sent from.
+    pub updates: Slab,
+}
+
+impl Slabs {
+    /// All slots of a job, touched from the calling thread.
+    ///
+    /// # Errors
+    /// If there is not so much memory, or no huge pages where they are required.
+    pub fn claim(job: &Job, bells: &Bells, huge: HugePages) -> Result<Slabs, ClaimError> {
+        Slabs::by(job, bells, |holders, slots, bytes, bells| Slab::claim(holders, slots, bytes, bells, huge))
+    }
+
+    fn by<E>(
+        job: &Job,
+        bells: &Bells,
+        claim: impl Fn(usize, usize, usize, Vec<Arc<Bell>>) -> Result<Slab, E>,
+    ) -> Result<Slabs, E> {
+        let limits = Limits::of(&job.plan, job.updates);
+        let workers = job.plan.parameters.workers();
+        let shards = claim(workers, limits.credits, limits.shard_slot_bytes, vec![bells.receiver.clone()])?;
+        let update_bells = bells.decoders.iter().chain([&bells.pusher]).cloned().collect();
+        let updates = claim(2, limits.updates, limits.update_slot_bytes, update_bells)?;
+        Ok(Slabs { shards, updates })
+    }
+}
+
 impl Pipeline {
-    /// Claims all memory and connects the stages; the number of lanes is that of the decoders' bells.
+    /// Connects the stages, with slots that are not touched yet; the number of lanes is that of the decoders' bells.
+    ///
+    /// # Panics
+    /// If there is no lane, or no memory.
+    pub fn new(job: &Job, bells: &Bells) -> Pipeline {
+        let claim = |holders, slots, bytes, bells| Ok(Slab::new(holders, slots, bytes, bells));
+        let Ok(slabs) = Slabs::by::<std::convert::Infallible>(job, bells, claim);
+        Pipeline::with_slabs(job, bells, slabs)
+    }
+
+    /// [`Pipeline::new`] with slots that were claimed before, for this job and these bells.
     ///
     /// # Panics
     /// If there is no lane.
-    pub fn new(job: &Job, bells: &Bells) -> Pipeline {
+    pub fn with_slabs(job: &Job, bells: &Bells, slabs: Slabs) -> Pipeline {
         let lanes = bells.decoders.len();
         assert!(lanes >= 1, "there is a decoder");
         let job = Arc::new(job.clone());
         let limits = Limits::of(&job.plan, job.updates);
-        let workers = job.plan.parameters.workers();
         let board = Arc::new(Board::new(&job));
-        let shards = Slab::new(workers, limits.credits, limits.shard_slot_bytes, vec![bells.receiver.clone()]);
-        let update_bells = bells.decoders.iter().chain([&bells.pusher]).cloned().collect();
-        let updates = Slab::new(2, limits.updates, limits.update_slot_bytes, update_bells);
+        let Slabs { shards, updates } = slabs;
         let events = Arc::new(ArrayQueue::new(limits.events));
 
         let (inbound, admitted_in) = ring(limits.admissions, bells.receiver.clone());

@@ -320,7 +320,9 @@ impl Pusher {
             let limit = limit.max(peer.outbound.fails_within());
             let over = peer.stalled.is_some_and(|since| context.now.saturating_duration_since(since) >= limit);
             if peer.writable || wants_turn || over {
-                match peer.outbound.flush(context.now) {
+                let flushed = peer.outbound.flush(context.now);
+                self.board.count(Counter::WriteCalls, peer.outbound.calls());
+                match flushed {
                     Ok(flushed) => {
                         self.board.count(Counter::BytesSent, flushed.bytes as u64);
                         busy |= flushed.bytes > 0;

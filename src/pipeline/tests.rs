@@ -242,8 +242,10 @@ fn shards_of_a_worker_whose_first_round_is_not_open_yet_wait_until_it_is() {
             if cluster.sessions[0].next_round() < 4 {
                 cluster.sessions[0].begin().unwrap();
             }
-            cluster.sessions[0].pump(Source::Separate(gradient), None);
-            (0..5).for_each(|_| cluster.turn());
+            for _ in 0..5 {
+                cluster.sessions[0].pump(Source::Separate(gradient), None);
+                cluster.turn();
+            }
         }
         assert_eq!(
             (board.counted(Counter::ShardsAccepted) - before, board.counted(Counter::Violations)),

@@ -38,7 +38,11 @@ pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Conf
         },
         listen: listen?,
         rdma: rdma(layers)?,
-        memory: Memory { credits: layers.count("memory.credits")?, updates: layers.count("memory.updates")? },
+        memory: Memory {
+            credits: layers.count("memory.credits")?,
+            updates: layers.count("memory.updates")?,
+            huge_pages: layers.choice("memory.huge_pages")?,
+        },
         cores: Cores {
             map: layers.map("cores.map")?,
             pin: layers.switch("cores.pin")?,

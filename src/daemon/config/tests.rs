@@ -83,7 +83,7 @@ fn defaults_are_those_of_the_design() {
         }
     );
     assert_eq!(config.rdma, rdma::Options::default());
-    assert_eq!(config.memory, Memory { credits: 8, updates: 16 });
+    assert_eq!(config.memory, Memory { credits: 8, updates: 16, huge_pages: HugePages::Auto });
     assert_eq!(config.cores, Cores { map: CoreMap::Auto, pin: true, idle: Idle::Auto });
     assert_eq!(config.state.directory, None);
     assert_eq!(config.log, Log { format: LogFormat::Text, level: Level::Info });
@@ -96,7 +96,7 @@ fn flags_win_over_environment_over_file_over_default() {
     let env = [("SOLON_MEMORY_CREDITS", "10"), ("SOLON_MEMORY_UPDATES", "21")];
     let loaded = loaded(file, &env, &["--memory-updates", "22"]);
     assert_eq!(loaded.config.job.parameters.groups(), 3);
-    assert_eq!(loaded.config.memory, Memory { credits: 10, updates: 22 });
+    assert_eq!(loaded.config.memory, Memory { credits: 10, updates: 22, huge_pages: HugePages::Auto });
     let printed = loaded.print();
     for (setting, place) in [
         ("groups = 3", "# s.toml:3"),
@@ -131,6 +131,7 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "rdma.gid_index" | "rdma.service_level" | "rdma.ack_timeout" | "rdma.retries" => ("3", ""),
         "rdma.mtu" => ("2048", ""),
         "rdma.traffic_class" => ("106", ""),
+        "memory.huge_pages" => ("\"off\"", ""),
         "cores.map" => ("[[\"receive\", \"assemble\", \"push\"], [\"decode\"], [\"decode\"]]", ""),
         "cores.pin" => ("false", ""),
         "cores.idle" => ("\"yield\"", ""),
@@ -244,7 +245,7 @@ x = 1
         "s.toml:28: log.format: found a table, expected \"text\" or \"json\"; write it like format = \"text\"",
         "environment SOLON_MEMORY_CREDITS: memory.credits: found the text \"many\", expected an integer from 2 to 1024; \
          write it like credits = 8",
-        "flag --cores-idle: cores.idle: found the text \"sleep\", expected \"auto\" or \"park\" or \"yield\" or \"spin\"; \
+        "flag --cores-idle: cores.idle: found the text \"sleep\", expected \"auto\" or \"adaptive\" or \"park\" or \"yield\" or \"spin\"; \
          write it like idle = \"auto\"",
         "flag --verify-tolerance: verify.tolerance: found 1.5, expected a number above 0 and below 1; write it like \
          tolerance = 3.5762787e-7",
