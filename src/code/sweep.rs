@@ -20,7 +20,7 @@ mod tests;
 use check::Checker;
 use steps::{Place, Recovery, blocks, project};
 
-use super::kernels::{Aligned, Factors, Kernels, Key, Sums, TILE, VECTOR, flushed};
+use super::kernels::{Aligned, Factors, Kernels, Key, RowSums, Sums, TILE, VECTOR, flushed, how};
 use super::plans::Plans;
 use super::projection::{UNIT_VARIANCE, tiles};
 use super::{Chunk, Generator, PROJECTIONS_MAX, Projected, ROWS_MAX, Rows, Tolerance};
@@ -87,6 +87,8 @@ pub struct Sweep {
     work: Vec<Work>,
     /// Rows that are added up (`group * r + row`), as the work lists them.
     terms: Vec<usize>,
+    /// Per row: the slice that it is, where raw rows are summed while they are checked.
+    slices: Vec<Option<usize>>,
     /// Sums go to the output: recovery is a copy.
     direct: bool,
     sets: Vec<Set>,
@@ -126,8 +128,8 @@ struct Set {
 /// A step of the work on each tile.
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    /// Looks whether all rows of a group agree.
-    Check { group: usize },
+    /// Looks whether all rows of a group agree, and sums raw rows on the way.
+    Check { group: usize, how: u8 },
     /// Projects `count` rows of `order`, from `first`.
     Project { first: usize, count: usize },
     /// Adds up `count` rows of `terms`, from `first`, in the place `to`.
@@ -176,6 +178,7 @@ impl Sweep {
             sums: vec![Sums::default(); shards],
             work: Vec::with_capacity(2 * shards + 2 * groups),
             terms: Vec::with_capacity(shards),
+            slices: vec![None; r],
             direct: false,
             sets: (0..groups).map(|_| Set { rows: Rows::EMPTY, plan: 0, groups: Vec::with_capacity(groups) }).collect(),
             summed: Aligned::zeros(r * TILE),
@@ -248,9 +251,12 @@ impl Sweep {
     }
 
     fn draw(&mut self, seed: &[u8; 32]) {
-        if self.drawn != Some(*seed) {
+        let wanted = !self.order.is_empty() || (!self.tally.is_empty() && self.checker.draws());
+        if wanted && self.drawn != Some(*seed) {
             self.key = Key::new(seed);
-            self.checker.draw(&self.key);
+            if self.checker.draws() {
+                self.checker.draw(&self.key);
+            }
             self.drawn = Some(*seed);
         }
         let Sweep { checker, tally, sums, order, .. } = self;
@@ -334,7 +340,7 @@ impl Sweep {
                 Learn::Nothing => {}
                 Learn::Whether => {
                     self.tally.push(group);
-                    self.work.push(Work::Check { group });
+                    self.work.push(Work::Check { group, how: how::NOT });
                 }
                 Learn::Who => {
                     let start = self.order.len();
@@ -349,10 +355,32 @@ impl Sweep {
             self.places[*at] = place;
         }
         self.direct = count == 1 && self.plans.at(self.sets[0].plan).copies_all();
-        if self.direct {
+        if self.direct && self.tally.len() == self.groups {
+            self.sum_while_checking();
+        } else if self.direct {
             self.sum_raw_rows();
         } else {
             (0..count).for_each(|set| self.sum_set(set));
+        }
+    }
+
+    /// The only set copies every slice, and all rows are checked: one pass for both.
+    fn sum_while_checking(&mut self) {
+        let Sweep { sets, plans, slices, work, groups, .. } = self;
+        let set = &sets[0];
+        slices.fill(None);
+        for (slice, rank) in plans.at(set.plan).copied.iter().enumerate() {
+            let rank = rank.expect("every slice is copied");
+            slices[set.rows.iter().nth(rank).expect("a rank within the set")] = Some(slice);
+        }
+        for work in work.iter_mut() {
+            let Work::Check { group, how } = work else { continue };
+            *how = match (*group == 0, *group + 1 == *groups) {
+                (true, true) => how::SET_SCALED,
+                (true, false) => how::SET,
+                (false, true) => how::ADD_SCALED,
+                (false, false) => how::ADD,
+            };
         }
     }
 
@@ -450,7 +478,9 @@ impl Sweep {
     }
 
     fn tile(&mut self, tile: Tile, shards: &[&[f32]], scale: f32, out: &mut [f32]) {
-        let Sweep { kernels, order, terms, sums, work, sets, plans, summed, factors, generator, checker, .. } = self;
+        let Sweep {
+            kernels, order, terms, sums, work, sets, plans, summed, factors, generator, checker, slices, ..
+        } = self;
         let (kernels, n, r) = (*kernels, tile.numbers, generator.redundancy());
         let columns = tile.start..tile.start + n;
         if !order.is_empty() {
@@ -461,7 +491,15 @@ impl Sweep {
         for work in &*work {
             let columns = columns.clone();
             match *work {
-                Work::Check { group } => checker.tile(kernels, group, &shards[group * r..][..r], columns),
+                Work::Check { group, how } => {
+                    let rows = &shards[group * r..][..r];
+                    let mut sums = RowSums::none();
+                    if how != how::NOT {
+                        let numbers = &mut out[tile.offset..];
+                        sums = RowSums { numbers, stride: tile.stride, slices, scale };
+                    }
+                    checker.tile(kernels, group, rows, columns, how, &mut sums);
+                }
                 Work::Project { first, count } => {
                     let places = first..first + count;
                     project(kernels, shards, &order[places.clone()], columns, factors, &mut sums[places]);

@@ -106,13 +106,58 @@ unsafe fn total_columns<L: Lanes, const ONE: bool>(
     }
 }
 
+/// What is done with rows besides checking them.
+pub(in crate::code) mod how {
+    /// Nothing.
+    pub const NOT: u8 = 0;
+    /// `to = row`.
+    pub const SET: u8 = 1;
+    /// `to = to + row`.
+    pub const ADD: u8 = 2;
+    /// `to = scale * row`.
+    pub const SET_SCALED: u8 = 3;
+    /// `to = scale * (to + row)`.
+    pub const ADD_SCALED: u8 = 4;
+}
+
+/// Where the rows that are summed go: `slices[row]` says to which part of `to`, `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Onto<'a> {
+    pub to: *mut f32,
+    pub stride: usize,
+    pub slices: &'a [Option<usize>],
+    pub scale: f32,
+}
+
+impl Onto<'_> {
+    /// Adds a vector to its sum.
+    ///
+    /// # Safety
+    /// There is room for sixteen numbers at `offset` of the slice, and they overlap no row.
+    #[inline(always)]
+    unsafe fn put<L: Lanes, const HOW: u8>(&self, slice: usize, offset: usize, x: L) {
+        // SAFETY: the caller's.
+        unsafe {
+            let place = self.to.add(slice * self.stride + offset);
+            match HOW {
+                how::SET => x.store(place),
+                how::ADD => L::load(place).add(x).store(place),
+                how::SET_SCALED => x.mul(L::splat(self.scale)).store(place),
+                _ => L::load(place).add(x).mul(L::splat(self.scale)).store(place),
+            }
+        }
+    }
+}
+
 /// For each column of `at .. at + 16 * vectors` the `K` sums over rows `q[k] = sum over n of factors[k * rows.len() + n] * rows[n]`;
-/// adds their squares to `squares`, eight partial sums each, and those of the rows in `owns`, in every fourth vector, to `own`.
+/// adds their squares to `squares`, eight partial sums each, and those of the rows in `owns`, in every fourth vector, to `own`. On
+/// the way rows are summed, as `HOW` says.
 ///
 /// # Safety
-/// The rows have these columns, and `owns` no other rows; `factors` is good for `K` rows of `rows.len()`.
+/// The rows have these columns, and `owns` no other rows; `factors` is good for `K` rows of `rows.len()`. Unless `HOW` is `NOT`,
+/// `onto` has an entry for each row, and room for `16 * vectors` numbers in each of its slices, which overlap no row.
 #[inline(always)]
-pub(super) unsafe fn check<L: Lanes, const K: usize>(
+pub(super) unsafe fn check<L: Lanes, const K: usize, const HOW: u8>(
     rows: &[&[f32]],
     at: usize,
     vectors: usize,
@@ -120,16 +165,17 @@ pub(super) unsafe fn check<L: Lanes, const K: usize>(
     squares: &mut [[f64; 8]; K],
     owns: Rows,
     own: &mut [f64; 8],
+    onto: Onto<'_>,
 ) {
     // SAFETY: the offsets stay below `16 * vectors`.
     unsafe {
         let mut sums = [L::splat(0.0); K];
         let blocks = vectors / L::CHECK_COLUMNS;
         for block in 0..blocks {
-            check_columns::<L, K, false>(rows, factors, at + 16 * block * L::CHECK_COLUMNS, &mut sums);
+            check_columns::<L, K, HOW, false>(rows, factors, at, 16 * block * L::CHECK_COLUMNS, &mut sums, onto);
         }
         for vector in blocks * L::CHECK_COLUMNS..vectors {
-            check_columns::<L, K, true>(rows, factors, at + 16 * vector, &mut sums);
+            check_columns::<L, K, HOW, true>(rows, factors, at, 16 * vector, &mut sums, onto);
         }
         (0..K).for_each(|k| sums[k].fold(&raw mut squares[k]));
         let mut sum = [L::splat(0.0); 2];
@@ -144,13 +190,15 @@ pub(super) unsafe fn check<L: Lanes, const K: usize>(
     }
 }
 
-/// [`check`] for one block of columns that begins at `at`: of one vector if `ONE`.
+/// [`check`] for one block of columns, `offset` behind the first: of one vector if `ONE`.
 #[inline(always)]
-unsafe fn check_columns<L: Lanes, const K: usize, const ONE: bool>(
+unsafe fn check_columns<L: Lanes, const K: usize, const HOW: u8, const ONE: bool>(
     rows: &[&[f32]],
     factors: *const f32,
     at: usize,
+    offset: usize,
     sums: &mut [L; K],
+    onto: Onto<'_>,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -158,7 +206,14 @@ unsafe fn check_columns<L: Lanes, const K: usize, const ONE: bool>(
         let mut acc = [[L::splat(0.0); COLUMNS_MAX]; K];
         for (n, row) in rows.iter().enumerate() {
             let factors: [L; K] = std::array::from_fn(|k| L::splat(*factors.add(k * rows.len() + n)));
-            let row = row.as_ptr().add(at);
+            let row = row.as_ptr().add(at + offset);
+            if HOW != how::NOT
+                && let Some(slice) = *onto.slices.get_unchecked(n)
+            {
+                for c in 0..columns {
+                    onto.put::<L, HOW>(slice, offset + 16 * c, L::load(row.add(16 * c)));
+                }
+            }
             for c in 0..columns {
                 let x = L::load(row.add(16 * c));
                 for (acc, factor) in acc.iter_mut().zip(factors) {
@@ -174,12 +229,21 @@ unsafe fn check_columns<L: Lanes, const K: usize, const ONE: bool>(
     }
 }
 
-/// Are the bits of all rows those of the first, in the columns `at .. at + 16 * vectors`? Adds the squares of the first to `own`.
+/// Are the bits of all rows those of the first, in the columns `at .. at + 16 * vectors`? Adds the squares of the first to `own`. On
+/// the way the first is summed, as `HOW` says.
 ///
 /// # Safety
-/// The rows have these columns, and there is one.
+/// The rows have these columns, and there is one. Unless `HOW` is `NOT`, `onto` has room for `16 * vectors` numbers, which overlap
+/// no row.
 #[inline(always)]
-pub(super) unsafe fn equal<L: Lanes>(rows: &[&[f32]], at: usize, vectors: usize, own: &mut [f64; 8], equal: &mut bool) {
+pub(super) unsafe fn equal<L: Lanes, const HOW: u8>(
+    rows: &[&[f32]],
+    at: usize,
+    vectors: usize,
+    own: &mut [f64; 8],
+    equal: &mut bool,
+    onto: Onto<'_>,
+) {
     // SAFETY: the offsets stay within the columns.
     unsafe {
         let zero = L::splat(0.0);
@@ -187,10 +251,14 @@ pub(super) unsafe fn equal<L: Lanes>(rows: &[&[f32]], at: usize, vectors: usize,
         let blocks = vectors / L::CHECK_COLUMNS;
         let (start, others) = rows.split_first().unwrap_unchecked();
         for block in 0..blocks {
-            let at = at + 16 * block * L::CHECK_COLUMNS;
+            let offset = 16 * block * L::CHECK_COLUMNS;
+            let at = at + offset;
             let mut first = [zero; COLUMNS_MAX];
             for c in 0..L::CHECK_COLUMNS {
                 first[c] = L::load(start.as_ptr().add(at + 16 * c));
+                if HOW != how::NOT {
+                    onto.put::<L, HOW>(0, offset + 16 * c, first[c]);
+                }
                 sum[c] = first[c].fma(first[c], sum[c]);
             }
             for row in others {
@@ -202,6 +270,9 @@ pub(super) unsafe fn equal<L: Lanes>(rows: &[&[f32]], at: usize, vectors: usize,
         for vector in blocks * L::CHECK_COLUMNS..vectors {
             let at = at + 16 * vector;
             let first = L::load(start.as_ptr().add(at));
+            if HOW != how::NOT {
+                onto.put::<L, HOW>(0, 16 * vector, first);
+            }
             sum[0] = first.fma(first, sum[0]);
             for row in others {
                 seen[0] = L::load(row.as_ptr().add(at)).differ(first, seen[0]);

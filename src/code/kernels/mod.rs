@@ -21,7 +21,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-pub(super) use bodies::Sums;
+use bodies::Onto;
+pub(super) use bodies::{Sums, how};
 pub(super) use flush::flushed;
 use lanes::Scalar;
 pub(super) use random::Key;
@@ -113,7 +114,7 @@ impl Kernels {
         let mut all = vec![Kernels::SCALAR];
         #[cfg(target_arch = "x86_64")]
         {
-            let source = *Source::all().last().expect("there is a portable one");
+            let source = Source::best();
             if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
                 all.push(Kernels { kind: Kind::Avx2, source });
             }
@@ -159,7 +160,7 @@ impl Kernels {
 
     kernel! {
         /// As in `bodies`.
-        fn check<K: usize>(
+        fn check<K: usize, HOW: u8>(
             rows: &[&[f32]],
             at: usize,
             vectors: usize,
@@ -167,12 +168,20 @@ impl Kernels {
             squares: &mut [[f64; 8]; K],
             owns: Rows,
             own: &mut [f64; 8],
+            onto: Onto<'_>,
         )
     }
 
     kernel! {
         /// As in `bodies`.
-        fn equal<>(rows: &[&[f32]], at: usize, vectors: usize, own: &mut [f64; 8], equal: &mut bool)
+        fn equal<HOW: u8>(
+            rows: &[&[f32]],
+            at: usize,
+            vectors: usize,
+            own: &mut [f64; 8],
+            equal: &mut bool,
+            onto: Onto<'_>,
+        )
     }
 
     kernel! {
@@ -263,12 +272,12 @@ impl Kernels {
         unsafe { self.total(rows, order, at, vectors, to.as_mut_ptr(), scale) };
     }
 
-    /// The sums over rows that vanish if all agree, as squares; see `bodies`.
+    /// The sums over rows that vanish if all agree, as squares; see `bodies`. Rows that `sums` names are added up on the way.
     ///
     /// # Panics
-    /// If the columns are no whole vectors or not there, or a factor is missing.
+    /// If the columns are no whole vectors or not there, or a factor or room for a sum is missing.
     #[inline]
-    pub(super) fn combinations<const K: usize>(
+    pub(super) fn combinations<const K: usize, const HOW: u8>(
         self,
         rows: &[&[f32]],
         columns: Range<usize>,
@@ -276,25 +285,36 @@ impl Kernels {
         squares: &mut [[f64; 8]; K],
         owns: Rows,
         own: &mut [f64; 8],
+        sums: &mut RowSums<'_>,
     ) {
         let (at, vectors) = (columns.start, vectors(columns.len()));
         assert!(factors.len() >= K * rows.len() && owns.is_subset(Rows::first(rows.len())), "a factor for each row");
         rows.iter().for_each(|row| assert!(columns.end <= row.len(), "a row has all columns"));
-        // SAFETY: checked above.
-        unsafe { self.check::<K>(rows, at, vectors, factors.as_ptr(), squares, owns, own) };
+        let onto = sums.onto::<HOW>(rows.len(), columns.len());
+        // SAFETY: checked above and in `onto`.
+        unsafe { self.check::<K, HOW>(rows, at, vectors, factors.as_ptr(), squares, owns, own, onto) };
     }
 
-    /// Clears `equal` unless the bits of all rows are the same; adds the squares of the first to `own`.
+    /// Clears `equal` unless the bits of all rows are the same; adds the squares of the first to `own`, and the first itself to its
+    /// sum, as `HOW` says.
     ///
     /// # Panics
-    /// If the columns are no whole vectors or not there, or there is no row.
+    /// If the columns are no whole vectors or not there, or there is no row or no room for the sum.
     #[inline]
-    pub(super) fn compare(self, rows: &[&[f32]], columns: Range<usize>, own: &mut [f64; 8], equal: &mut bool) {
+    pub(super) fn compare<const HOW: u8>(
+        self,
+        rows: &[&[f32]],
+        columns: Range<usize>,
+        own: &mut [f64; 8],
+        equal: &mut bool,
+        sums: &mut RowSums<'_>,
+    ) {
         let (at, vectors) = (columns.start, vectors(columns.len()));
         assert!(!rows.is_empty(), "there is a row");
         rows.iter().for_each(|row| assert!(columns.end <= row.len(), "a row has all columns"));
-        // SAFETY: checked above.
-        unsafe { self.equal(rows, at, vectors, own, equal) };
+        let onto = sums.onto::<HOW>(rows.len(), columns.len());
+        // SAFETY: checked above and in `onto`.
+        unsafe { self.equal::<HOW>(rows, at, vectors, own, equal, onto) };
     }
 
     /// `to[i] = scale * sum over n of factors[i * stride + n] * rows[n]`, added to what was there if `ADD`; see `bodies`.
@@ -342,6 +362,32 @@ impl Kernels {
     ) {
         // SAFETY: the kind says what the processor has.
         unsafe { self.exact::<K>(row, factors, sums, squares, finite) };
+    }
+}
+
+/// Where rows are summed that are checked.
+pub(super) struct RowSums<'a> {
+    /// The sums begin `stride` apart, the first of them at the beginning.
+    pub numbers: &'a mut [f32],
+    pub stride: usize,
+    /// Per row: to which sum it is added.
+    pub slices: &'a [Option<usize>],
+    pub scale: f32,
+}
+
+impl RowSums<'_> {
+    /// No row is added to anything.
+    pub const fn none() -> RowSums<'static> {
+        RowSums { numbers: &mut [], stride: 0, slices: &[], scale: 1.0 }
+    }
+
+    fn onto<const HOW: u8>(&mut self, rows: usize, n: usize) -> Onto<'_> {
+        if HOW != how::NOT {
+            assert!(self.slices.len() >= rows, "it is known of each row whether it is summed");
+            let last = self.slices.iter().flatten().max().copied().unwrap_or(0);
+            assert!(self.stride >= n && last * self.stride + n <= self.numbers.len(), "there is room for every sum");
+        }
+        Onto { to: self.numbers.as_mut_ptr(), stride: self.stride, slices: self.slices, scale: self.scale }
     }
 }
 

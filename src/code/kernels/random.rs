@@ -33,7 +33,7 @@ impl Key {
     /// 64 secret numbers in ±[1, 2), of a stream that no vector has.
     pub fn numbers(&self, stream: u32) -> [f64; 64] {
         let mut words = [0; 64];
-        portable(self, !stream, 0, &mut words);
+        Source::best().fill(self, !stream, 0, &mut words);
         // Sign and 23 bits of mantissa.
         words.map(|word| f64::from(f32::from_bits(word & 0x807f_ffff | 0x3f80_0000)))
     }
@@ -75,6 +75,12 @@ impl Source {
             }
         }
         all
+    }
+
+    /// The fastest; looked for once.
+    pub fn best() -> Source {
+        static BEST: std::sync::OnceLock<Source> = std::sync::OnceLock::new();
+        *BEST.get_or_init(|| *Source::all().last().expect("there is a portable one"))
     }
 
     /// Fills `words` with the words `4 * first ..` of the stream of `pair`. Words are numbers: their bytes are in the machine's

@@ -100,8 +100,45 @@ fn combinations_of_rows_have_the_same_bits_on_every_processor() {
             let owns: Rows = [0, rows.len() - 1].into_iter().collect();
             let run = |kernels: Kernels| {
                 let (mut four, mut one, mut own) = ([[0.0; 8]; 4], [[0.0; 8]; 1], [0.0; 8]);
-                kernels.combinations::<4>(&rows, 3..3 + n, &factors, &mut four, owns, &mut own);
-                kernels.combinations::<1>(&rows, 3..3 + n, &factors, &mut one, Rows::EMPTY, &mut own);
+                let slices: Vec<Option<usize>> = (0..rows.len()).map(|row| (row % 2 == 0).then_some(row / 2)).collect();
+                let mut summed = numbers(12, n * rows.len());
+                let mut sums = RowSums { numbers: &mut summed, stride: n, slices: &slices, scale: 0.7 };
+                kernels.combinations::<4, { how::SET }>(
+                    &rows,
+                    3..3 + n,
+                    &factors,
+                    &mut four,
+                    owns,
+                    &mut own,
+                    &mut sums,
+                );
+                let again = &mut [[0.0; 8]; 2];
+                kernels.combinations::<2, { how::ADD }>(&rows, 3..3 + n, &factors, again, owns, &mut own, &mut sums);
+                kernels.combinations::<2, { how::ADD_SCALED }>(
+                    &rows,
+                    3..3 + n,
+                    &factors,
+                    again,
+                    owns,
+                    &mut own,
+                    &mut sums,
+                );
+                for (row, slice) in slices.iter().enumerate().filter_map(|(row, slice)| Some((row, (*slice)?))) {
+                    for c in 0..n {
+                        let x = rows[row][3 + c];
+                        assert_eq!(bits(&[summed[slice * n + c]]), bits(&[((x + x) + x) * 0.7]), "{kernels:?} {n}");
+                    }
+                }
+                let none = &mut RowSums::none();
+                kernels.combinations::<1, { how::NOT }>(
+                    &rows,
+                    3..3 + n,
+                    &factors,
+                    &mut one,
+                    Rows::EMPTY,
+                    &mut own,
+                    none,
+                );
                 (four.map(|x| bits64(&x)), one.map(|x| bits64(&x)), bits64(&own))
             };
             let scalar = run(Kernels::SCALAR);
@@ -118,7 +155,11 @@ fn one_bit_anywhere_makes_rows_unequal() {
             let row = numbers(6, n + 1);
             let equal = |rows: &[&[f32]]| {
                 let mut equal = true;
-                kernels.compare(rows, 1..n + 1, &mut [0.0; 8], &mut equal);
+                let mut sum = vec![0.0; n];
+                let mut sums = RowSums { numbers: &mut sum, stride: n, slices: &[Some(0); 3], scale: 3.0 };
+                kernels.compare::<{ how::SET_SCALED }>(rows, 1..n + 1, &mut [0.0; 8], &mut equal, &mut sums);
+                let three: Vec<f32> = rows[0][1..n + 1].iter().map(|x| 3.0 * x).collect();
+                assert_eq!(bits(&sum), bits(&three));
                 equal
             };
             assert!(equal(&[&row]) && equal(&[&row, &row, &row]));

@@ -15,7 +15,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::kernels::{Kernels, Key};
+use super::super::kernels::{Kernels, Key, RowSums, how};
 use super::super::{Generator, ROWS_MAX, Rows, Tolerance, Verify};
 
 /// The root mean square of numbers from which on squares of what is within the tolerance are in the range of f32, or do not matter.
@@ -99,11 +99,13 @@ impl Checker {
         self.combinations > 0
     }
 
+    /// Has it any use for secret numbers?
+    pub fn draws(&self) -> bool {
+        self.verify == Verify::Random && !self.repeats
+    }
+
     /// New secret combinations.
     pub fn draw(&mut self, key: &Key) {
-        if self.verify == Verify::Full || self.repeats {
-            return;
-        }
         for k in 0..self.combinations {
             let weights = key.numbers(k as u32);
             self.combine(k, &weights);
@@ -128,24 +130,61 @@ impl Checker {
         (tally.own, tally.equal) = ([0.0; 8], true);
     }
 
-    /// Some columns of a group's `rows`.
-    pub fn tile(&mut self, kernels: Kernels, group: usize, rows: &[&[f32]], columns: Range<usize>) {
+    /// Some columns of a group's `rows`, which are added to `sums` as `how` says.
+    pub fn tile(
+        &mut self,
+        kernels: Kernels,
+        group: usize,
+        rows: &[&[f32]],
+        columns: Range<usize>,
+        how: u8,
+        sums: &mut RowSums<'_>,
+    ) {
+        match how {
+            how::SET => self.tile_and::<{ how::SET }>(kernels, group, rows, columns, sums),
+            how::ADD => self.tile_and::<{ how::ADD }>(kernels, group, rows, columns, sums),
+            how::SET_SCALED => self.tile_and::<{ how::SET_SCALED }>(kernels, group, rows, columns, sums),
+            how::ADD_SCALED => self.tile_and::<{ how::ADD_SCALED }>(kernels, group, rows, columns, sums),
+            _ => self.tile_and::<{ how::NOT }>(kernels, group, rows, columns, sums),
+        }
+    }
+
+    fn tile_and<const HOW: u8>(
+        &mut self,
+        kernels: Kernels,
+        group: usize,
+        rows: &[&[f32]],
+        columns: Range<usize>,
+        sums: &mut RowSums<'_>,
+    ) {
         let Tally { squares, own, equal } = &mut self.tallies[group];
         if self.repeats {
-            kernels.compare(rows, columns, own, equal);
+            kernels.compare::<HOW>(rows, columns, own, equal, sums);
             return;
         }
-        let (mut owns, mut done) = (self.scaling, 0);
+        let (factors, owns) = (self.factors.as_slice(), self.scaling);
+        // The first combinations bring the scale and the sums, too.
+        let first = squares.len().min(TOGETHER);
+        match first {
+            TOGETHER => run::<TOGETHER, HOW>(kernels, rows, columns.clone(), factors, squares, owns, own, sums),
+            3 => run::<3, HOW>(kernels, rows, columns.clone(), factors, squares, owns, own, sums),
+            2 => run::<2, HOW>(kernels, rows, columns.clone(), factors, squares, owns, own, sums),
+            _ => run::<1, HOW>(kernels, rows, columns.clone(), factors, squares, owns, own, sums),
+        }
+        let mut done = first;
         while done < self.combinations {
             let factors = &self.factors[done * self.redundancy..];
-            let squares = &mut squares[done..];
-            let columns = columns.clone();
-            done += match squares.len() {
-                TOGETHER.. => run::<TOGETHER>(kernels, rows, columns, factors, squares, owns, own),
-                2.. => run::<2>(kernels, rows, columns, factors, squares, owns, own),
-                _ => run::<1>(kernels, rows, columns, factors, squares, owns, own),
-            };
-            owns = Rows::EMPTY;
+            let (columns, squares, none) = (columns.clone(), &mut squares[done..], &mut RowSums::none());
+            let step = squares.len().min(TOGETHER);
+            match step {
+                TOGETHER => {
+                    run::<TOGETHER, { how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none)
+                }
+                3 => run::<3, { how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none),
+                2 => run::<2, { how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none),
+                _ => run::<1, { how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none),
+            }
+            done += step;
         }
     }
 
@@ -169,7 +208,8 @@ impl Checker {
     }
 }
 
-fn run<const K: usize>(
+#[allow(clippy::too_many_arguments)]
+fn run<const K: usize, const HOW: u8>(
     kernels: Kernels,
     rows: &[&[f32]],
     columns: Range<usize>,
@@ -177,8 +217,8 @@ fn run<const K: usize>(
     squares: &mut [[f64; 8]],
     owns: Rows,
     own: &mut [f64; 8],
-) -> usize {
+    sums: &mut RowSums<'_>,
+) {
     let squares = squares.first_chunk_mut::<K>().expect("as many as combinations");
-    kernels.combinations::<K>(rows, columns, factors, squares, owns, own);
-    K
+    kernels.combinations::<K, HOW>(rows, columns, factors, squares, owns, own, sums);
 }
