@@ -246,6 +246,7 @@ impl Daemon {
             let mut stages: Vec<Box<dyn Stage>> = names.iter().filter_map(boxed).collect();
             let core = cores.get(at).copied().filter(|_| config.cores.pin);
             let (over, board) = (over.clone(), handle.board.clone());
+            reactor.count_on(board.clone());
             let run = move || {
                 if let Some(core) = core
                     && !core_affinity::set_for_current(core)
@@ -391,8 +392,24 @@ fn spawn(
     std::thread::Builder::new().name(name).spawn(run).map_err(ServeError::System)
 }
 
+/// The answer to SIGUSR1: what was done since the start, and for how long each stage was busy.
+fn say_counters(board: &pipeline::Board) {
+    let [receive, assemble, locate, decode, push] = board.busy_times().map(|time| time.as_micros() as u64);
+    tracing::info!(
+        rounds = board.counted(pipeline::Counter::RoundsComplete),
+        bytes_received = board.counted(pipeline::Counter::BytesReceived),
+        bytes_sent = board.counted(pipeline::Counter::BytesSent),
+        receive_us = receive,
+        assemble_us = assemble,
+        locate_us = locate,
+        decode_us = decode,
+        push_us = push,
+        "counters"
+    );
+}
+
 /// Serves until SIGTERM or SIGINT: then lets the round that has begun come to its end, says good-bye to all workers and
-/// returns. A second signal ends the process at once.
+/// returns. A second signal ends the process at once. SIGUSR1 has it write its counters to the log.
 ///
 /// # Errors
 /// If the daemon cannot start, or one of its threads ends.
@@ -402,6 +419,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         signal_hook::flag::register_conditional_shutdown(number, 1, signal.clone()).map_err(ServeError::System)?;
         signal_hook::flag::register(number, signal.clone()).map_err(ServeError::System)?;
     }
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone()).map_err(ServeError::System)?;
     let mut daemon = Daemon::start(config)?;
     let plan = &daemon.job.plan;
     tracing::info!(
@@ -443,6 +462,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
                 errors,
                 "the journal cannot be written: after a restart rounds are counted from an older one"
             );
+        }
+        if asked.swap(false, Ordering::Relaxed) {
+            say_counters(board);
         }
         if signal.load(Ordering::Relaxed) && give_up.is_none() {
             tracing::info!("stopping: the round that has begun ends first");

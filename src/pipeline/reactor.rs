@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::{Context, Progress, Stage};
+use super::{Board, Context, Progress, Stage};
 use crate::memory::Bell;
 
 const BELL: Token = Token(usize::MAX);
@@ -40,6 +40,7 @@ pub struct Reactor {
     poll: Poll,
     bell: Arc<Bell>,
     idle: Idle,
+    board: Option<Arc<Board>>,
 }
 
 impl Reactor {
@@ -50,12 +51,17 @@ impl Reactor {
     pub fn new(idle: Idle) -> Result<Reactor, ReactorError> {
         let poll = Poll::new().map_err(ReactorError::Poll)?;
         let waker = Waker::new(poll.registry(), BELL).map_err(ReactorError::Poll)?;
-        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle })
+        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle, board: None })
     }
 
     /// Rings when there is work for this reactor.
     pub fn bell(&self) -> Arc<Bell> {
         self.bell.clone()
+    }
+
+    /// Counts on this board what each stage was busy for.
+    pub fn count_on(&mut self, board: Arc<Board>) {
+        self.board = Some(board);
     }
 
     /// Steps `stages` until `over`. Call it on the thread that is to do the work.
@@ -104,8 +110,18 @@ impl Reactor {
     fn step(&self, stages: &mut [Box<dyn Stage>]) -> bool {
         let context = Context { now: Instant::now(), registry: Some(self.poll.registry()) };
         let mut busy = false;
+        let mut since = context.now;
         for stage in stages {
-            busy |= stage.step(&context) == Progress::Busy;
+            if stage.step(&context) == Progress::Busy {
+                busy = true;
+                // One look at the clock per busy step. A stage that found nothing to do is too short to be told apart: what it
+                // took goes to the next one that did.
+                if let Some(board) = &self.board {
+                    let now = Instant::now();
+                    board.busy(stage.name(), now - since);
+                    since = now;
+                }
+            }
         }
         busy
     }
