@@ -88,19 +88,21 @@ pub struct Cluster {
     heard: Receiver<(usize, Option<Said>)>,
 }
 
-/// What `job` takes in memory, about, in bytes: each worker has its gradient, and up to two updates that came early.
+/// What `job` takes in memory at most, in bytes: each worker has its gradient, and for either session as many updates that came
+/// early as its window holds.
 pub fn memory_needed(job: &Job) -> u64 {
-    job.workers() as u64 * (3 * 4 * job.dimension as u64 + PROCESS_BYTES)
+    job.workers() as u64 * (5 * 4 * job.dimension as u64 + PROCESS_BYTES)
 }
 
 impl Cluster {
     /// Starts everybody and waits until all have joined. `program` is `solon`; `absent` workers per group send nothing to the floors.
     ///
     /// # Errors
-    /// If there is not enough memory, or somebody does not come up.
+    /// If it may take more than 70 % of the memory that is free, or somebody does not come up.
     pub fn start(program: &Path, job: Job, floors: Floors, absent: usize) -> Result<Cluster, BenchError> {
         let (needed, free) = (memory_needed(&job), usage::available().unwrap_or(u64::MAX));
-        if needed > free / 10 * 9 {
+        // The rest is for whoever else lives here: running out ends other people's processes.
+        if needed > free / 10 * 7 {
             let (needed_mib, free_mib) = (needed >> 20, free >> 20);
             return Err(BenchError::Memory { workers: job.workers(), dimension: job.dimension, needed_mib, free_mib });
         }

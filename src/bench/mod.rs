@@ -68,8 +68,8 @@ pub enum BenchError {
     },
     /// There is not so much memory.
     #[error(
-        "{workers} workers with {dimension} numbers each need about {needed_mib} MiB, and {free_mib} MiB are free: lower \
-         --dimension or --workers"
+        "{workers} workers with {dimension} numbers each need up to {needed_mib} MiB together, and {free_mib} MiB are \
+         free, of which at most 70 % are taken: lower --dimension or --workers"
     )]
     Memory {
         /// Worker processes.

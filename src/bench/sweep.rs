@@ -192,7 +192,7 @@ impl fmt::Display for Sweep {
             "ms per round, median (least to most); bytes alone: both ways at {} GB/s, the raw floor's rate at the largest size\n",
             three_digits(self.gb_per_s)
         )?;
-        let columns = [
+        let all = [
             self.axis.letter(),
             "P",
             "r",
@@ -204,10 +204,13 @@ impl fmt::Display for Sweep {
             "daemon MiB",
             "worker MiB",
         ];
+        // The number of workers is told once.
+        let shown = |at: &usize| self.axis != Axis::Workers || *at != 1;
+        let columns: Vec<&str> = (0..all.len()).filter(shown).map(|at| all[at]).collect();
         let mut table = Table::new("Growth", &columns);
         for point in &self.points {
             let text = |number: u64| Cell::Text(number.to_string());
-            table.push(vec![
+            let cells = [
                 text(point.value as u64),
                 text(point.workers as u64),
                 text(point.redundancy as u64),
@@ -218,7 +221,8 @@ impl fmt::Display for Sweep {
                 Cell::Number(point.predicted_ms),
                 text(point.daemon_bytes >> 20),
                 text(point.worker_bytes >> 20),
-            ]);
+            ];
+            table.push(cells.into_iter().enumerate().filter(|(at, _)| shown(at)).map(|(_, cell)| cell).collect());
         }
         write!(f, "{table}")?;
         self.left_out.iter().try_for_each(|reason| write!(f, "\nleft out: {reason}"))

@@ -231,10 +231,11 @@ impl Arguments {
             (_, Some(groups)) => groups,
             (Some(workers), None) if workers > 0 && workers.is_multiple_of(r) => workers / r,
             (Some(workers), None) => {
-                let (below, above) = ((workers / r * r).max(r), (workers / r + 1) * r);
+                let (below, above) = (workers / r * r, (workers / r + 1) * r);
+                let take = if below == 0 { r.to_string() } else { format!("{below} or {above}") };
                 return Err(BenchError::Options(format!(
                     "{workers} workers do not make groups of {r} (compression {c} + 2 x adversaries {s} + stragglers {e}): \
-                     take {below} or {above}"
+                     take {take}"
                 )));
             }
             (None, None) => (15 / r).max(1),
