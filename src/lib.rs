@@ -15,8 +15,10 @@
 //! - [`daemon`]: configuration and life cycle of `solond`.
 //! - [`plan`]: what a job would tolerate, cost and take, before it is started.
 //! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
+//! - [`bench`](mod@bench): whole rounds with real processes, against rounds that only move bytes.
 
 pub mod attacks;
+pub mod bench;
 pub mod client;
 pub mod code;
 pub mod daemon;

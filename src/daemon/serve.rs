@@ -376,20 +376,43 @@ fn spawn(
     std::thread::Builder::new().name(name).spawn(run).map_err(ServeError::System)
 }
 
+/// System calls since the start, by kind: reads, writes, polls and wake-ups.
+fn system_calls(handle: &Handle) -> [u64; 4] {
+    use pipeline::Counter::{PollCalls, ReadCalls, WriteCalls};
+    let [reads, writes, polls] = [ReadCalls, WriteCalls, PollCalls].map(|counter| handle.board.counted(counter));
+    [reads, writes, polls, handle.bells().iter().map(|bell| bell.wakes()).sum()]
+}
+
 /// What the kernel was asked for over the life of the daemon: where a round is slow, whether it is because of that.
 fn report_calls(handle: &Handle) {
-    use pipeline::Counter::{BytesReceived, BytesSent, PollCalls, ReadCalls, WriteCalls};
-    let counted = |counter| handle.board.counted(counter);
-    let [reads, writes, polls] = [ReadCalls, WriteCalls, PollCalls].map(counted);
-    let wakes: u64 = handle.bells().iter().map(|bell| bell.wakes()).sum();
-    let (received, sent) = (counted(BytesReceived), counted(BytesSent));
+    use pipeline::Counter::{BytesReceived, BytesSent};
+    let calls = system_calls(handle);
+    let [reads, writes, polls, wakes] = calls;
+    let (received, sent) = (handle.board.counted(BytesReceived), handle.board.counted(BytesSent));
     let mib = (received + sent) as f64 / f64::from(1 << 20);
-    let per_mib = if mib > 0.0 { (reads + writes + polls + wakes) as f64 / mib } else { 0.0 };
+    let per_mib = if mib > 0.0 { calls.iter().sum::<u64>() as f64 / mib } else { 0.0 };
     tracing::info!(reads, writes, polls, wakes, received, sent, per_mib, "system calls");
 }
 
+/// The answer to SIGUSR1: what was done since the start, and for how long each stage was busy.
+fn say_counters(handle: &Handle) {
+    let board = &handle.board;
+    let [receive, assemble, decode, push] = board.busy_times().map(|time| time.as_micros() as u64);
+    tracing::info!(
+        rounds = board.counted(pipeline::Counter::RoundsComplete),
+        bytes_received = board.counted(pipeline::Counter::BytesReceived),
+        bytes_sent = board.counted(pipeline::Counter::BytesSent),
+        system_calls = system_calls(handle).iter().sum::<u64>(),
+        receive_us = receive,
+        assemble_us = assemble,
+        decode_us = decode,
+        push_us = push,
+        "counters"
+    );
+}
+
 /// Serves until SIGTERM or SIGINT: then lets the round that has begun come to its end, says good-bye to all workers and
-/// returns. A second signal ends the process at once.
+/// returns. A second signal ends the process at once. SIGUSR1 has it write its counters to the log.
 ///
 /// # Errors
 /// If the daemon cannot start, or one of its threads ends.
@@ -399,6 +422,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         signal_hook::flag::register_conditional_shutdown(number, 1, signal.clone()).map_err(ServeError::System)?;
         signal_hook::flag::register(number, signal.clone()).map_err(ServeError::System)?;
     }
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone()).map_err(ServeError::System)?;
     let mut daemon = Daemon::start(config)?;
     let plan = &daemon.job.plan;
     tracing::info!(
@@ -440,6 +465,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
                 errors,
                 "the journal cannot be written: after a restart rounds are counted from an older one"
             );
+        }
+        if asked.swap(false, Ordering::Relaxed) {
+            say_counters(&daemon.handle);
         }
         if signal.load(Ordering::Relaxed) && give_up.is_none() {
             tracing::info!("stopping: the round that has begun ends first");

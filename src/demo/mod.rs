@@ -23,7 +23,7 @@ pub mod record;
 pub mod report;
 pub mod run;
 pub mod sampler;
-mod svg;
+pub(crate) mod svg;
 pub mod table;
 pub mod worker;
 

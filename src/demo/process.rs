@@ -61,56 +61,93 @@ struct WorkerProcess {
     stdin: ChildStdin,
 }
 
+/// A daemon that is ready; killed when this is dropped.
+pub struct Daemon {
+    child: Child,
+    // Ends the daemon when it is closed.
+    _stdin: Option<ChildStdin>,
+    address: String,
+}
+
 /// A daemon and workers, all ended when this is dropped.
 pub struct Processes {
-    daemon: Child,
-    // Ends the daemon when it is closed.
-    _daemon_stdin: Option<ChildStdin>,
-    address: String,
+    daemon: Daemon,
     workers: Vec<Option<WorkerProcess>>,
     heard: Receiver<Heard>,
     tell: Sender<Heard>,
 }
 
-impl Processes {
-    /// Starts a daemon: `program` with the arguments `daemon_args`, which must make it log as JSON to standard error and end with its
-    /// standard input.
+impl Daemon {
+    /// Starts a daemon: `program` with these arguments, which must make it log as JSON to standard error and end with its standard
+    /// input. What it logs once it is ready goes to `log`, line by line.
     ///
     /// # Errors
     /// If it does not come up; with what it said.
-    pub fn start(program: &Path, daemon_args: &[String]) -> Result<Processes, ProcessError> {
-        let mut daemon = Command::new(program)
-            .args(daemon_args)
+    pub fn start(
+        program: &Path,
+        arguments: &[String],
+        mut log: impl FnMut(String) + Send + 'static,
+    ) -> Result<Daemon, ProcessError> {
+        let mut child = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| ProcessError::Start { what: "solond".into(), error })?;
-        let stdin = daemon.stdin.take();
-        let mut lines = BufReader::new(daemon.stderr.take().expect("piped")).lines();
+        let stdin = child.stdin.take();
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let mut said = String::new();
         let address = loop {
             let Some(Ok(line)) = lines.next() else {
                 // Already ended, or about to: it closed its log.
-                let _ = daemon.wait();
+                let _ = child.wait();
                 return Err(ProcessError::DaemonEnded(said));
             };
-            let log: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            match (log["message"].as_str(), log["address"].as_str()) {
+            let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            match (entry["message"].as_str(), entry["address"].as_str()) {
                 (Some("ready"), Some(address)) => break address.to_owned(),
                 (Some(message), _) => said += &format!("{message}\n"),
                 _ => said += &format!("{line}\n"),
             }
         };
         // Keep reading, or the daemon would wait for room in the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(&mut log));
+        Ok(Daemon { child, _stdin: stdin, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The process.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Processes {
+    /// Starts a daemon, as [`Daemon::start`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start(program: &Path, daemon_args: &[String]) -> Result<Processes, ProcessError> {
+        let daemon = Daemon::start(program, daemon_args, drop)?;
         let (tell, heard) = mpsc::channel();
-        Ok(Processes { daemon, _daemon_stdin: stdin, address, workers: Vec::new(), heard, tell })
+        Ok(Processes { daemon, workers: Vec::new(), heard, tell })
     }
 
     /// Where the daemon listens.
     pub fn address(&self) -> &str {
-        &self.address
+        self.daemon.address()
     }
 
     /// Starts the next worker with these arguments.
@@ -192,9 +229,10 @@ impl Drop for Processes {
         self.workers.iter_mut().flatten().for_each(|process| {
             let _ = process.child.kill();
         });
-        let _ = self.daemon.kill();
+        let _ = self.daemon.child.kill();
         let limit = Instant::now() + Duration::from_secs(5);
-        let children = self.workers.iter_mut().flatten().map(|process| &mut process.child).chain([&mut self.daemon]);
+        let children =
+            self.workers.iter_mut().flatten().map(|process| &mut process.child).chain([&mut self.daemon.child]);
         for child in children {
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < limit {
                 std::thread::sleep(Duration::from_millis(1));

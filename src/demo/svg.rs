@@ -7,13 +7,13 @@ use std::fmt::Write;
 use std::ops::Range;
 
 /// Width of every plot, in units.
-pub(super) const WIDTH: f64 = 480.0;
+pub(crate) const WIDTH: f64 = 480.0;
 /// Height of a line of text with its leading.
-pub(super) const LINE: f64 = 16.0;
+pub(crate) const LINE: f64 = 16.0;
 
 /// How values become heights.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// Proportional.
     Linear,
     /// By powers of ten; the range is of the values, not of their logarithms.
@@ -22,7 +22,7 @@ pub(super) enum Scale {
 
 /// The rectangle of a plot, and what its edges stand for.
 #[derive(Clone, Debug)]
-pub(super) struct Axes {
+pub(crate) struct Axes {
     pub left: f64,
     pub right: f64,
     pub top: f64,
@@ -33,7 +33,7 @@ pub(super) struct Axes {
 }
 
 /// One line of a plot.
-pub(super) struct Line {
+pub(crate) struct Line {
     /// Name of a CSS variable.
     pub colour: &'static str,
     /// Stroke width and dashes, so that lines differ without colour, and one under another shows.
@@ -62,6 +62,12 @@ impl Axes {
 
     /// Grid lines across with their labels, and ticks below with step numbers.
     pub fn draw(&self, ticks: &[(f64, String)], svg: &mut String) {
+        self.draw_grid(ticks, svg);
+        self.draw_steps(svg);
+    }
+
+    /// Grid lines across with their labels.
+    pub fn draw_grid(&self, ticks: &[(f64, String)], svg: &mut String) {
         for (value, label) in ticks {
             let y = self.y(*value);
             let _ = write!(
@@ -74,25 +80,33 @@ impl Axes {
                 escape(label)
             );
         }
-        self.draw_steps(svg);
     }
 
     /// Ticks below with step numbers, and the word.
     pub fn draw_steps(&self, svg: &mut String) {
-        for step in step_ticks(&self.steps, (self.right - self.left) / 50.0) {
-            let (x, bottom) = (self.x(step), self.bottom);
+        let ticks = step_ticks(&self.steps, (self.right - self.left) / 50.0);
+        let ticks: Vec<(f64, String)> = ticks.into_iter().map(|step| (step, step.to_string())).collect();
+        self.draw_marks(&ticks, "step", svg);
+    }
+
+    /// Ticks below with their labels, and what they count.
+    pub fn draw_marks(&self, ticks: &[(f64, String)], word: &str, svg: &mut String) {
+        for (step, label) in ticks {
+            let (x, bottom) = (self.x(*step), self.bottom);
             let _ = write!(
                 svg,
-                r#"<line class="tick" x1="{x:.1}" x2="{x:.1}" y1="{bottom}" y2="{}"/><text class="mid" x="{x:.1}" y="{}">{step}</text>"#,
+                r#"<line class="tick" x1="{x:.1}" x2="{x:.1}" y1="{bottom}" y2="{}"/><text class="mid" x="{x:.1}" y="{}">{}</text>"#,
                 bottom + 4.0,
-                bottom + 17.0
+                bottom + 17.0,
+                escape(label)
             );
         }
         let _ = write!(
             svg,
-            r#"<text class="mid" x="{}" y="{}">step</text>"#,
+            r#"<text class="mid" x="{}" y="{}">{}</text>"#,
             (self.left + self.right) / 2.0,
-            self.bottom + 33.0
+            self.bottom + 33.0,
+            escape(word)
         );
     }
 
@@ -162,7 +176,7 @@ fn step_ticks(range: &Range<f64>, most: f64) -> Vec<f64> {
 }
 
 /// Powers of ten within `range`, at most `most`.
-pub(super) fn decade_ticks(range: &Range<f64>, most: usize) -> Vec<(f64, String)> {
+pub(crate) fn decade_ticks(range: &Range<f64>, most: usize) -> Vec<(f64, String)> {
     let (low, high) = (range.start.log10().round() as i32, range.end.log10().round() as i32);
     let every = ((high - low) as usize).div_ceil(most.max(1)).max(1) as i32;
     // Counted from 0, so that the tolerance, at 1, is among them.
@@ -202,7 +216,7 @@ fn apart(wanted: &[f64], gap: f64, range: Range<f64>) -> Vec<f64> {
 }
 
 /// `text` so that it means itself in HTML and SVG, in text and in quoted attributes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -69,6 +69,9 @@ pub enum Counter {
 
 const COUNTERS: usize = Counter::PollCalls as usize + 1;
 
+/// The stages whose time is counted, in the order of the flow, as their names have it.
+pub const STAGES: [&str; 4] = ["receive", "assemble", "decode", "push"];
+
 /// What is known of one round that is not over, or was not long ago.
 #[derive(Debug)]
 struct Tally {
@@ -96,6 +99,8 @@ pub struct Board {
     tallies: Box<[Tally]>,
     late_liars: [AtomicU64; WORKERS_MAX / 64],
     counters: [AtomicU64; COUNTERS],
+    /// Nanoseconds that each stage was busy for, on all its cores together.
+    busy: [AtomicU64; STAGES.len()],
     stop_requested: AtomicBool,
     stopped: AtomicBool,
 }
@@ -135,6 +140,7 @@ impl Board {
             tallies: (0..2 * job.plan.window as usize).map(tally).collect(),
             late_liars: zeros(),
             counters: zeros(),
+            busy: zeros(),
             stop_requested: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }
@@ -292,6 +298,17 @@ impl Board {
 
     pub(crate) fn count(&self, counter: Counter, by: u64) {
         self.counters[counter as usize].fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(super) fn busy(&self, stage: &str, time: Duration) {
+        if let Some(at) = STAGES.iter().position(|name| *name == stage) {
+            self.busy[at].fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long each of [`STAGES`] was busy since the start, on all its cores together. Only reactors count it.
+    pub fn busy_times(&self) -> [Duration; STAGES.len()] {
+        std::array::from_fn(|at| Duration::from_nanos(self.busy[at].load(Ordering::Relaxed)))
     }
 
     /// A counter's value.

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 
 pub use assembler::Assembler;
-pub use board::{Board, Counter};
+pub use board::{Board, Counter, STAGES};
 pub use decoder::Decoder;
 pub use limits::Limits;
 pub use pusher::{Pusher, read_journal};

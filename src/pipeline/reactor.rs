@@ -66,14 +66,14 @@ impl Reactor {
         Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle, board: None })
     }
 
-    /// Counts its system calls there.
-    pub fn count_on(&mut self, board: Arc<Board>) {
-        self.board = Some(board);
-    }
-
     /// Rings when there is work for this reactor.
     pub fn bell(&self) -> Arc<Bell> {
         self.bell.clone()
+    }
+
+    /// Counts its system calls there, and for how long each stage was busy.
+    pub fn count_on(&mut self, board: Arc<Board>) {
+        self.board = Some(board);
     }
 
     /// Steps `stages` until `over`. Call it on the thread that is to do the work.
@@ -129,8 +129,18 @@ impl Reactor {
     fn step(&self, stages: &mut [Box<dyn Stage>]) -> bool {
         let context = Context { now: Instant::now(), registry: Some(self.poll.registry()) };
         let mut busy = false;
+        let mut since = context.now;
         for stage in stages {
-            busy |= stage.step(&context) == Progress::Busy;
+            if stage.step(&context) == Progress::Busy {
+                busy = true;
+                // One look at the clock per busy step. A stage that found nothing to do is too short to be told apart: what it
+                // took goes to the next one that did.
+                if let Some(board) = &self.board {
+                    let now = Instant::now();
+                    board.busy(stage.name(), now - since);
+                    since = now;
+                }
+            }
         }
         busy
     }

@@ -3,6 +3,7 @@
 //! A subcommand is a module with its arguments and how to run them. Here they are only listed: what the command line says is
 //! dispatched, what goes wrong is printed to standard error, and the process ends with a code of [`solon::daemon::exit`].
 
+mod bench;
 mod demo;
 mod plan;
 mod rdma;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use solon::daemon::exit::Exit;
 
-/// Try out and plan jobs whose lying, faulty and slow workers are corrected exactly
+/// Try out, plan and measure jobs whose lying, faulty and slow workers are corrected exactly
 #[derive(Parser)]
 #[command(name = "solon", version, arg_required_else_help = true)]
 struct CommandLine {
@@ -23,9 +24,12 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     Plan(plan::Arguments),
     Rdma(rdma::Arguments),
+    #[command(flatten)]
+    BenchRole(bench::Role),
     /// One worker of the demonstration
     #[command(hide = true)]
     DemoWorker(solon::demo::worker::WorkerArgs),
@@ -47,6 +51,8 @@ struct Failure {
 
 fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::BenchRole(role) => bench::run_role(role),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Rdma(arguments) => rdma::run(arguments),
