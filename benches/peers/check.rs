@@ -5,7 +5,7 @@ use crate::data::{Matrix, fill_apart, fill_groups};
 use crate::draco::{Cyclic, repetition};
 use crate::kernels::{self, network};
 use crate::solon::Solon;
-use crate::{baseline, oracle, tuned};
+use crate::{baseline, gram, oracle, tuned};
 
 /// No multiple of any tile, and more than one chunk of Solon's without compression.
 const DIMENSION: usize = 20_011;
@@ -71,6 +71,12 @@ fn rules(workers: usize) {
     baseline::add_each(&rows, &mut out);
     out.iter_mut().for_each(|x| *x /= workers as f32);
     close("the mean of dst += src", &out, &mean);
+    for kernel in gram::kernels() {
+        let found = gram::distances_by(kernel, &rows);
+        for (found, wanted) in found.iter().zip(oracle::distances(&rows)) {
+            close("the distances from inner products", &found.iter().map(|x| *x as f32).collect::<Vec<_>>(), &wanted);
+        }
+    }
     type Rule = fn(&[&[f32]], usize, &mut [f32]);
     let checks: [(&str, Rule, Vec<f64>); 7] = [
         ("plain Krum", baseline::krum, oracle::krum(&rows, f)),

@@ -49,14 +49,13 @@ fn solve(mut a: Vec<Vec<Complex64>>, mut b: Vec<Complex64>, negligible: f64) -> 
         b.swap(rank, i);
         a.iter_mut().for_each(|row| row.swap(rank, j));
         order.swap(rank, j);
-        for row in rank + 1..rows {
-            let factor = a[row][rank] / a[rank][rank];
-            for column in rank..columns {
-                let part = factor * a[rank][column];
-                a[row][column] -= part;
-            }
-            let part = factor * b[rank];
-            b[row] -= part;
+        let (done, below) = a.split_at_mut(rank + 1);
+        let pivot = &done[rank][rank..];
+        let known = b[rank];
+        for (row, b) in below.iter_mut().zip(&mut b[rank + 1..]) {
+            let factor = row[rank] / pivot[0];
+            row[rank..].iter_mut().zip(pivot).for_each(|(x, above)| *x -= factor * above);
+            *b -= factor * known;
         }
         rank += 1;
     }

@@ -10,25 +10,39 @@ const COLUMNS: usize = 512;
 const TILES_PER_FLUSH: usize = 16;
 const LANES: usize = 16;
 
-type Sums = [[[f32; LANES]; BLOCK]; BLOCK];
-type Block<'a> = [&'a [f32]; BLOCK];
+pub type Sums = [[[f32; LANES]; BLOCK]; BLOCK];
+pub type Block<'a> = [&'a [f32]; BLOCK];
 
 /// Adds the products of all pairs of `a` and `b`, of slices of one length, a multiple of `LANES`.
-type Kernel = fn(Block<'_>, Block<'_>, &mut Sums);
+pub type Kernel = fn(Block<'_>, Block<'_>, &mut Sums);
 
-fn kernel() -> Kernel {
+/// Those that this processor can run, the fastest first.
+pub fn kernels() -> Vec<Kernel> {
+    let mut kernels: Vec<Kernel> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
         if std::arch::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has AVX-512, and all slices are of one length.
-            return |a, b, sums| unsafe { x86::avx512(a, b, sums) };
+            kernels.push(|a, b, sums| {
+                one_length(a, b);
+                // SAFETY: the processor has AVX-512, and all slices are of one length.
+                unsafe { x86::avx512(a, b, sums) };
+            });
         }
         if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has AVX2 and FMA, and all slices are of one length.
-            return |a, b, sums| unsafe { x86::avx2(a, b, sums) };
+            kernels.push(|a, b, sums| {
+                one_length(a, b);
+                // SAFETY: the processor has AVX2 and FMA, and all slices are of one length.
+                unsafe { x86::avx2(a, b, sums) };
+            });
         }
     }
-    plain
+    kernels.push(plain);
+    kernels
+}
+
+#[cfg(target_arch = "x86_64")]
+fn one_length(a: Block<'_>, b: Block<'_>) {
+    assert!(a.iter().chain(&b).all(|slice| slice.len() == a[0].len()), "slices of one length");
 }
 
 fn plain(a: Block<'_>, b: Block<'_>, sums: &mut Sums) {
@@ -79,20 +93,19 @@ mod x86 {
     pub unsafe fn avx2(a: Block<'_>, b: Block<'_>, sums: &mut Sums) {
         let b_at = b.map(<[f32]>::as_ptr);
         for (a, sums) in a.iter().zip(sums) {
-            let mut acc = [[_mm256_setzero_ps(); 2]; BLOCK];
+            let mut acc = [[_mm256_setzero_ps(); BLOCK]; 2];
             for at in (0..a.len() / LANES * LANES).step_by(LANES) {
-                for half in 0..2 {
+                for (half, acc) in acc.iter_mut().enumerate() {
                     // SAFETY: `at + LANES` is within every slice.
                     let x = unsafe { _mm256_loadu_ps(a.as_ptr().add(at + 8 * half)) };
-                    for j in 0..BLOCK {
+                    for (acc, b) in acc.iter_mut().zip(b_at) {
                         // SAFETY: as above.
-                        let y = unsafe { _mm256_loadu_ps(b_at[j].add(at + 8 * half)) };
-                        acc[j][half] = _mm256_fmadd_ps(x, y, acc[j][half]);
+                        *acc = _mm256_fmadd_ps(x, unsafe { _mm256_loadu_ps(b.add(at + 8 * half)) }, *acc);
                     }
                 }
             }
-            for (acc, sums) in acc.iter().zip(sums) {
-                for (half, acc) in acc.iter().enumerate() {
+            for (half, acc) in acc.iter().enumerate() {
+                for (acc, sums) in acc.iter().zip(sums.iter_mut()) {
                     let place = sums[8 * half..][..8].as_mut_ptr();
                     // SAFETY: the place has 8 numbers.
                     unsafe { _mm256_storeu_ps(place, _mm256_add_ps(*acc, _mm256_loadu_ps(place))) };
@@ -104,7 +117,11 @@ mod x86 {
 
 /// Squared distances of all pairs, from inner products summed in one pass over the gradients. NaN where a gradient is not finite.
 pub fn distances(rows: &[&[f32]]) -> Vec<Vec<f64>> {
-    let kernel = kernel();
+    distances_by(kernels()[0], rows)
+}
+
+/// As [`distances`].
+pub fn distances_by(kernel: Kernel, rows: &[&[f32]]) -> Vec<Vec<f64>> {
     let blocks = rows.len().div_ceil(BLOCK);
     let pairs: Vec<(usize, usize)> = (0..blocks).flat_map(|i| (i..blocks).map(move |j| (i, j))).collect();
     let mut sums = vec![[[[0f32; LANES]; BLOCK]; BLOCK]; pairs.len()];

@@ -2,8 +2,11 @@
 
 #![allow(unsafe_code)]
 
-/// Columns of a tile of the output of [`mean`]: it stays in the first-level cache while all rows are added.
-const MEAN_COLUMNS: usize = 4096;
+/// Columns of a tile of the output of [`mean`] of many rows: it stays in the second-level cache while all are added.
+const MEAN_COLUMNS: usize = 16_384;
+
+/// Rows that are read side by side, each in order; prefetchers do not follow more.
+const STREAMS: usize = 16;
 
 /// Columns of a tile that a sorting network works on.
 const SORT_COLUMNS: usize = 128;
@@ -69,12 +72,16 @@ fn read_body(numbers: &[f32]) -> f32 {
 }
 
 compiled_for_all! {
-    /// `out = scale * (sum of rows)`: a tile of the output at a time, four rows in one pass over it.
+    /// `out = scale * (sum of rows)`. Few rows: all at once, sums in registers. Many: a tile of the output at a time, four rows in
+    /// one pass over it.
     pub fn mean / mean_avx512 / mean_avx2 = mean_body(rows: &[&[f32]], scale: f32, out: &mut [f32])
 }
 
 #[inline(always)]
 fn mean_body(rows: &[&[f32]], scale: f32, out: &mut [f32]) {
+    if rows.len() <= STREAMS {
+        return mean_of_few(rows, scale, out);
+    }
     let (fours, rest) = rows.as_chunks::<4>();
     for (tile, out) in out.chunks_mut(MEAN_COLUMNS).enumerate() {
         let columns = tile * MEAN_COLUMNS..tile * MEAN_COLUMNS + out.len();
@@ -89,6 +96,24 @@ fn mean_body(rows: &[&[f32]], scale: f32, out: &mut [f32]) {
             out.iter_mut().zip(&row[columns.clone()]).for_each(|(sum, x)| *sum += x);
         }
         out.iter_mut().for_each(|sum| *sum *= scale);
+    }
+}
+
+#[inline(always)]
+fn mean_of_few(rows: &[&[f32]], scale: f32, out: &mut [f32]) {
+    const COLUMNS: usize = 64;
+    let (blocks, rest) = out.as_chunks_mut::<COLUMNS>();
+    for (at, out) in blocks.iter_mut().enumerate() {
+        let mut sums = [0f32; COLUMNS];
+        for row in rows {
+            let row: &[f32; COLUMNS] = row[at * COLUMNS..][..COLUMNS].try_into().expect("as many");
+            (0..COLUMNS).for_each(|column| sums[column] += row[column]);
+        }
+        *out = sums.map(|sum| scale * sum);
+    }
+    let from = blocks.len() * COLUMNS;
+    for (at, out) in rest.iter_mut().enumerate() {
+        *out = scale * rows.iter().map(|row| row[from + at]).sum::<f32>();
     }
 }
 
