@@ -106,6 +106,11 @@ pub fn encoded(solon: &Solon, gradients: &[&[f32]]) -> Matrix {
     sent
 }
 
+/// About how much memory a contest takes: gradients, an output for each contestant, shards, and a layer of complex f64.
+pub fn bytes(workers: usize, dimension: usize) -> usize {
+    4 * dimension * (workers + 16) + 3 * dimension * workers
+}
+
 /// Codes that take whole gradients, and the floors.
 pub fn same(workers: usize, dimension: usize, repetitions: usize) -> Contest {
     let mut matrix = Matrix::new(workers, dimension);

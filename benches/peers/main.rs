@@ -72,8 +72,20 @@ fn main() -> ExitCode {
     let quick = arguments.quick;
     let dimension = arguments.dimension.map_or(if quick { 20_000 } else { 11_000_000 }, |d| d as usize);
     let repetitions = arguments.repetitions.map_or(if quick { 1 } else { 5 }, usize::from);
+    let counts: Vec<usize> =
+        arguments.workers.iter().map(|count| count.parse().expect("one of those offered")).collect();
+    let needed = contest::bytes(counts.iter().copied().max().unwrap_or(0), dimension);
+    if let Some(available) = available_bytes().filter(|available| *available < needed) {
+        let needs = format!(
+            "needs about {:.1} GB of memory, and {:.1} GB can be had",
+            needed as f64 / 1e9,
+            available as f64 / 1e9
+        );
+        eprintln!("{needs}: choose fewer --workers, or a smaller --dimension");
+        return ExitCode::FAILURE;
+    }
     let mut contests = Vec::new();
-    for workers in arguments.workers.iter().map(|workers| workers.parse().expect("one of those offered")) {
+    for workers in counts {
         eprintln!("P = {workers}, d = {dimension}: the first call of each");
         contests.push(contest::same(workers, dimension, repetitions));
         contests.push(contest::apart(workers, dimension, repetitions));
@@ -101,6 +113,13 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Memory that can be had without swapping, where the system says so.
+fn available_bytes() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(1024 * line.split_whitespace().next()?.parse::<usize>().ok()?)
 }
 
 fn write(file: &Path, value: &Value) -> std::io::Result<()> {
