@@ -92,6 +92,22 @@ def round_goals(ratios):
             yield {"id": name, "what": what, "bound": bound, "measured": min(found), "unit": "times faster"}
 
 
+def draco_goals(rust, python):
+    """Solon's decoder against Draco's in numpy; those in Rust are among the goals of the benchmark."""
+    wanted = [
+        ("G7e", "Draco repetition r=5, numpy", "Solon r=5 r_c=1", ">= 2.5", "(r 5, r_c 1) against Draco's repetition"),
+        ("G7f", "Draco cyclic s=10, numpy", "Solon r=15 r_c=5", ">= 100", "(r 15, r_c 5) against Draco's cyclic code"),
+    ]
+    for name, peer, ours, bound, what in wanted:
+        for contest in (c for c in rust["contests"] if c["workers"] == 45):
+            below = [row["CPU ms"]["median"] for row in contest["table"]["rows"] if row["what"] == ours]
+            above = [1e3 * median(row["cpu_s"]) for row in python["rules"]
+                     if (row["what"], row["workers"], row["dimension"]) == (peer, 45, contest["dimension"])]
+            if below and above:
+                yield {"id": name, "what": f"aggregation at P = 45 {what} in numpy", "bound": bound,
+                       "measured": above[0] / below[0], "unit": "times faster"}
+
+
 def load(path):
     try:
         with open(path, encoding="utf-8") as file:
@@ -124,7 +140,7 @@ def main():
     print("median (least to most); those that take over 2 s were called once")
     aggregation(rust, python)
     ratios = rounds(python, arguments.solon, arguments.quick)
-    goals = rust["goals"] + list(round_goals(ratios))
+    goals = [*rust["goals"], *draco_goals(rust, python), *round_goals(ratios)]
     cells = [(goal["id"], goal["what"], goal["bound"], digits(goal["measured"])) for goal in goals]
     print_table("Goals", ["goal", "what", "bound", "measured"], cells)
     if arguments.goals:
