@@ -148,7 +148,7 @@ fn contest_json(contest: &Contest) -> Value {
 fn goal_table(goals: &[Goal]) -> Table {
     let mut table = Table::new("Goals", &["goal", "what", "bound", "measured"]);
     for goal in goals {
-        let [id, what, bound] = [goal.id, &goal.what, goal.bound].map(|text| Cell::Text(text.into()));
+        let [id, what, bound] = [goal.id.into(), goal.what.clone(), goal.bound.to_string()].map(Cell::Text);
         table.push(vec![id, what, bound, Cell::Number(goal.measured)]);
     }
     table
