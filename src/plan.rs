@@ -28,6 +28,7 @@ use serde::Serialize;
 
 use crate::code::{Family, Form, Layout, Parameters, ROWS_MAX};
 use crate::daemon::settings::{DefaultValue, SETTINGS};
+use crate::memory::Slab;
 use crate::pipeline::Limits;
 use crate::wire::{HEADER_BYTES, Plan, REPORT_BYTES, Rule};
 
@@ -205,10 +206,14 @@ pub struct Memory {
     pub shard_slots: usize,
     /// Of each.
     pub shard_slot_bytes: usize,
+    /// Of all, and of what lies between those of one worker and the next.
+    pub shard_bytes: usize,
     /// Twice what can be decoded and not yet sent to everybody.
     pub update_slots: usize,
     /// Of each.
     pub update_slot_bytes: usize,
+    /// Of all, and of what lies between updates and reports.
+    pub update_bytes: usize,
     /// All of it.
     pub total: usize,
     /// What counts against RLIMIT_MEMLOCK where there is RDMA: the slots for updates once per worker, beside those for shards.
@@ -406,9 +411,11 @@ fn memory(input: &PlanInput, parameters: Parameters) -> Memory {
     let (shard_slots, update_slots) = (workers * limits.credits, 2 * limits.updates.max(limits.reports));
     Memory {
         shard_slots,
-        shard_slot_bytes: shards / shard_slots,
+        shard_slot_bytes: Slab::stride(limits.shard_slot_bytes),
+        shard_bytes: shards,
         update_slots,
-        update_slot_bytes: updates / update_slots,
+        update_slot_bytes: Slab::stride(limits.update_slot_bytes),
+        update_bytes: updates,
         total: shards + updates,
         pinned: shards + workers * updates,
     }

@@ -179,11 +179,10 @@ fn a_reactor_over_tcp_allocates_nothing_from_the_first_round_on() {
     let mut reactor = Reactor::new(Idle::Park).unwrap();
     let bell = || vec![reactor.bell()];
     let (receiver, assembler, pusher) = (reactor.bell(), reactor.bell(), reactor.bell());
-    let pipeline = Pipeline::new(&job, &Bells { receiver, assembler, pusher, locators: bell(), decoders: bell() });
+    let pipeline = Pipeline::new(&job, &Bells { receiver, assembler, pusher, decoders: bell() });
     let shards = pipeline.receiver.slab().clone();
-    let Pipeline { receiver, assembler, locators, decoders, pusher, handle } = pipeline;
+    let Pipeline { receiver, assembler, decoders, pusher, handle } = pipeline;
     let mut stages: Vec<Box<dyn Stage>> = vec![Box::new(receiver), Box::new(assembler)];
-    stages.extend(locators.into_iter().map(|stage| Box::new(stage) as Box<dyn Stage>));
     stages.extend(decoders.into_iter().map(|stage| Box::new(stage) as Box<dyn Stage>));
     stages.push(Box::new(pusher));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

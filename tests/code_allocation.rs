@@ -32,7 +32,7 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 #[test]
-fn encode_project_locate_check_and_recover_allocate_nothing() {
+fn encode_project_locate_check_sweep_and_recover_allocate_nothing() {
     for (s, c, e) in [(0, 1, 0), (1, 1, 0), (2, 4, 1), (5, 10, 2), (10, 10, 0)] {
         let parameters = Parameters::new(1, s, e, c).unwrap();
         let r = parameters.redundancy();
@@ -44,6 +44,7 @@ fn encode_project_locate_check_and_recover_allocate_nothing() {
         let mut projector = Projector::new(chunk.width, 4);
         let mut locator = Locator::new(parameters, generator.clone(), Tolerance::default(), 4, [9; 32]);
         let mut recoverer = Recoverer::new(generator.clone());
+        let mut sweep = Sweep::new(generator.clone(), 1, Verify::Random, Tolerance::default());
         let mut word = vec![0.0; locator.word_len()];
         let mut projected = vec![Projected::default(); r];
         let all = Rows::first(r);
@@ -69,7 +70,15 @@ fn encode_project_locate_check_and_recover_allocate_nothing() {
             }
             let shard_of = |rank: usize| shards[agreement.rows.iter().nth(rank).unwrap()].as_slice();
             recoverer.recover(agreement.rows, shard_of, &chunk, 1.0, &mut out);
-            recoverer.accumulate(agreement.rows, shard_of, &chunk, 0.5, &mut out);
+            let mut views: [&[f32]; 64] = [&[]; 64];
+            views.iter_mut().zip(&shards).for_each(|(view, shard)| *view = shard);
+            for learn in [Learn::Whether, Learn::Who, Learn::Nothing] {
+                if learn != Learn::Whether || sweep.can_check() {
+                    let task = Task { present: all, used: sweep.used(agreement.rows), learn };
+                    sweep.run(&[liars as u8; 32], &[task], &views[..r], &chunk, 1.0, &mut out);
+                }
+            }
+            sweep.recover(&[agreement.rows], &views[..r], &chunk, 1.0, &mut out);
         }
         assert_eq!(COUNT.get() - before, 0, "({s}, {c}, {e})");
     }

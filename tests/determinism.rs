@@ -116,10 +116,10 @@ fn over_tcp(config: &Config) -> Updates {
     common_to_all(updates)
 }
 
-const ONE_REACTOR: &str = r#"[["receive", "assemble", "locate", "decode", "push"]]"#;
-const TWO_REACTORS: &str = r#"[["receive", "assemble", "push"], ["locate", "decode"]]"#;
-const TWO_LANES: &str = r#"[["receive", "assemble"], ["locate", "decode", "push"], ["locate", "decode"]]"#;
-const APART: &str = r#"[["receive"], ["assemble", "push"], ["locate"], ["decode"]]"#;
+const ONE_REACTOR: &str = r#"[["receive", "assemble", "decode", "push"]]"#;
+const TWO_REACTORS: &str = r#"[["receive", "assemble", "push"], ["decode"]]"#;
+const TWO_LANES: &str = r#"[["receive", "assemble"], ["decode", "push"], ["decode"]]"#;
+const APART: &str = r#"[["receive"], ["assemble", "push"], ["decode"]]"#;
 const MAPS: [&str; 4] = [ONE_REACTOR, TWO_REACTORS, TWO_LANES, APART];
 
 #[test]

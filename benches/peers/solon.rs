@@ -1,10 +1,13 @@
 //! Solon's decoder on one thread, through its public interface: the one place here that knows it.
+//!
+//! Chunk by chunk as the daemon does: one sweep with the rows that were honest in the last chunk; where a group does not
+//! agree, its rows are projected, judged, in f64 where f32 leaves doubt, and the chunk is recovered again from who agrees.
 
 use std::sync::Arc;
 
 use solon::code::{
-    Family, Form, Generator, Layout, Locator, Outcome, Parameters, Projected, Projector, Recoverer, Rows, Tolerance,
-    encode, sum_into,
+    Family, Form, Generator, Layout, Learn, Locator, Outcome, Parameters, Projected, Projector, Rows,
+    SWEEP_PROJECTIONS, Sweep, Task, Tolerance, Verify, encode,
 };
 
 /// Numbers of a shard of one chunk.
@@ -16,12 +19,14 @@ pub struct Solon {
     parameters: Parameters,
     layout: Layout,
     generator: Arc<Generator>,
+    sweep: Sweep,
+    quick: Locator,
+    exact: Locator,
     projector: Projector,
-    locator: Locator,
-    recoverer: Recoverer,
     projected: Vec<Projected>,
     word: Vec<f64>,
-    sums: Vec<Vec<f32>>,
+    /// Per group: the rows that agreed in the last chunk.
+    honest: Vec<Rows>,
     round: u64,
 }
 
@@ -32,17 +37,19 @@ impl Solon {
         let parameters = Parameters::new(groups, adversaries, stragglers, compression).expect("a code");
         let (r, c) = (parameters.redundancy(), compression);
         let generator = Arc::new(Generator::new(Family::Trigonometric, Form::Systematic, r, c).expect("a code"));
-        let locator = Locator::new(parameters, generator.clone(), Tolerance::default(), PROJECTIONS, [9; 32]);
+        let locator = |k| Locator::new(parameters, generator.clone(), Tolerance::default(), k, [9; 32]);
+        let (quick, exact) = (locator(SWEEP_PROJECTIONS), locator(PROJECTIONS));
         Solon {
             parameters,
             layout: Layout::new(dimension, c, WIDTH),
+            sweep: Sweep::new(generator.clone(), groups, Verify::default(), Tolerance::default()),
             projector: Projector::new(WIDTH, PROJECTIONS),
-            word: vec![0.0; locator.word_len()],
-            locator,
-            recoverer: Recoverer::new(generator.clone()),
+            word: vec![0.0; quick.word_len().max(exact.word_len())],
+            quick,
+            exact,
             generator,
             projected: vec![Projected::default(); r],
-            sums: vec![vec![0.0; WIDTH]; r],
+            honest: vec![Rows::first(r); groups],
             round: 0,
         }
     }
@@ -71,53 +78,76 @@ impl Solon {
     /// If more lie than the code corrects.
     pub fn aggregate(&mut self, sent: &[&[f32]], out: &mut [f32]) -> usize {
         let (groups, r) = (self.parameters.groups(), self.parameters.redundancy());
-        let scale = 1.0 / groups as f32;
+        let (all, scale) = (Rows::first(r), 1.0 / groups as f32);
         let (mut at, mut outside) = (0, 0);
+        let (mut shards, mut tasks, mut used) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..self.layout.chunks() {
             let chunk = self.layout.chunk(index);
-            let shard = |group: usize, row: usize| &sent[group * r + row][at..at + chunk.width];
             let out = &mut out[chunk.range()];
-            // One draw for the words of all groups: they are all sealed by now.
+            shards.clear();
+            shards.extend(sent.iter().map(|shards| &shards[at..at + chunk.width]));
+            at += chunk.width;
             self.round += 1;
             let mut seed = [7; 32];
             seed[..8].copy_from_slice(&self.round.to_le_bytes());
-            self.projector.draw(&seed, chunk.width);
-            let mut agreed = vec![Rows::EMPTY; groups];
-            for (group, agreed) in agreed.iter_mut().enumerate() {
-                let (mut present, mut rejected) = (Rows::EMPTY, Rows::EMPTY);
-                for row in 0..r {
-                    match self.projector.project(shard(group, row)) {
-                        Some(projected) => {
-                            self.projected[row] = projected;
-                            present.insert(row);
-                        }
-                        None => rejected.insert(row),
-                    }
-                }
-                let found = self.locator.locate(present, rejected, &self.projected, chunk.width, &mut self.word);
-                let Outcome::Agreed(agreement) = found else { panic!("no more lie than the code corrects") };
-                *agreed = agreement.rows;
-                outside += r - agreement.rows.count();
+            tasks.clear();
+            tasks.extend(self.honest.iter().map(|&honest| {
+                let learn = if honest == all { Learn::Whether } else { Learn::Who };
+                Task { present: all, used: self.sweep.used(honest), learn }
+            }));
+            self.sweep.run(&seed, &tasks, &shards, &chunk, scale, out);
+            let mut doubtful = false;
+            for (group, task) in tasks.iter_mut().enumerate().filter(|(_, task)| task.learn == Learn::Whether) {
+                let agrees = self.sweep.checked(group).agrees;
+                task.learn = if agrees { Learn::Nothing } else { Learn::Who };
+                doubtful |= !agrees;
             }
-            // Groups with the same rows are summed first; then one recovery is enough.
-            let same = agreed.iter().all(|rows| *rows == agreed[0]);
-            if same && groups > 1 {
-                for (rank, row) in agreed[0].iter().enumerate() {
-                    let sum = &mut self.sums[rank][..chunk.width];
-                    sum.copy_from_slice(shard(0, row));
-                    (1..groups).for_each(|group| sum_into(sum, shard(group, row)));
-                }
-                let sums = &self.sums;
-                self.recoverer.recover(agreed[0], |rank| &sums[rank][..chunk.width], &chunk, scale, out);
-            } else {
-                out.fill(0.0);
-                for (group, rows) in agreed.iter().enumerate() {
-                    let shard_of = |rank: usize| shard(group, rows.iter().nth(rank).expect("a rank within the set"));
-                    self.recoverer.accumulate(*rows, shard_of, &chunk, scale, out);
-                }
+            if doubtful {
+                self.sweep.learn(&seed, &tasks, &shards, &chunk);
             }
-            at += chunk.width;
+            used.clear();
+            for (group, task) in tasks.iter().enumerate() {
+                let rows = match task.learn {
+                    Learn::Who => self.judge(group, &seed, &shards[group * r..][..r], chunk.width),
+                    _ => all,
+                };
+                outside += r - rows.count();
+                self.honest[group] = rows;
+                used.push(self.sweep.used(rows));
+            }
+            if used.iter().zip(&tasks).any(|(used, task)| *used != task.used) {
+                self.sweep.recover(&used, &shards, &chunk, scale, out);
+            }
         }
         outside
+    }
+
+    /// Which rows of a group agree, of which all were projected in the last sweep.
+    fn judge(&mut self, group: usize, seed: &[u8; 32], shards: &[&[f32]], width: usize) -> Rows {
+        let all = Rows::first(shards.len());
+        self.projected.iter_mut().enumerate().for_each(|(row, out)| *out = self.sweep.projected(group, row));
+        if self.projected.iter().all(|projected| Sweep::is_sound(projected, width)) {
+            let found = self.quick.locate(all, Rows::EMPTY, &self.projected, width, &mut self.word);
+            if let Outcome::Agreed(agreement) = found
+                && self.quick.is_clear(&agreement, all, &self.projected)
+            {
+                return agreement.rows;
+            }
+        }
+        self.projector.draw(seed, width);
+        let (mut present, mut rejected) = (Rows::EMPTY, Rows::EMPTY);
+        for (row, shard) in shards.iter().enumerate() {
+            match self.projector.project(shard) {
+                Some(projected) => {
+                    self.projected[row] = projected;
+                    present.insert(row);
+                }
+                None => rejected.insert(row),
+            }
+        }
+        match self.exact.locate(present, rejected, &self.projected, width, &mut self.word) {
+            Outcome::Agreed(agreement) => agreement.rows,
+            Outcome::Undecided(undecided) => panic!("no more lie than the code corrects: {undecided:?}"),
+        }
     }
 }

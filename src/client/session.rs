@@ -13,6 +13,10 @@ use crate::memory::{SharedSlot, Slab};
 use crate::transport::{Connection, Disconnect, Inbound, LinkFailure, Outbound, Outgoing, memory};
 use crate::wire::{HEADER_BYTES, Header, Kind, Plan, Report, Violation, Welcome, header_bytes, seal};
 
+/// Shards that are encoded before they are sent: the daemon takes them in while the next ones are encoded. Measured with two cores:
+/// 0.8 to 1.0 of the time of a round in which as many as there are credits (8) were encoded at once.
+const SHARDS_PER_TURN: u64 = 2;
+
 /// Changes a shard after it was encoded: (round, chunk, the shard's numbers). For liars in tests and demonstrations.
 pub type Tamper<'a> = &'a mut dyn FnMut(u64, u32, &mut [f32]);
 
@@ -192,15 +196,17 @@ impl Session {
         self.submitting = None;
     }
 
-    /// Encodes and queues chunks of the round that was begun, as far as credits reach; `true` once all are queued.
+    /// Encodes and queues the next chunks of the round that was begun, a few of them, as far as credits reach; `true` once all are
+    /// queued. What was queued is to be driven before the next call.
     pub fn pump(&mut self, source: Source<'_>, mut tamper: Option<Tamper<'_>>) -> bool {
         let Some(submission) = &mut self.submitting else { return true };
         let layout = &self.welcome.plan.layout;
         let (Source::Separate(gradient) | Source::InPlace(gradient)) = source;
+        let until = self.sent + SHARDS_PER_TURN;
         while submission.next < layout.chunks() {
             let index = submission.next;
             if !self.landed.has_begun(submission.round, index) {
-                if self.sent >= self.granted {
+                if self.sent >= self.granted.min(until) {
                     return false;
                 }
                 let Some(mut slot) = self.slots.take(0) else { return false };

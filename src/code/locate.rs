@@ -41,6 +41,9 @@ use super::{
 /// Sets of rows whose fit, or bound, is kept.
 const KEPT: usize = 16;
 
+/// What is this many times the tolerance (in squares) away is no matter of rounding.
+const CLEAR: f64 = 256.0;
+
 /// Explanations may exceed the tolerance by this factor (in squares): the walk over them rounds, and errs towards acquittal.
 const ACQUIT: f64 = 1.001;
 
@@ -134,7 +137,9 @@ impl Locator {
         let tolerance = self.tolerance_of(present, rejected, projected, width);
         let arrived = present.count() + rejected.count();
         let needed = self.agreement.max((arrived + c).div_ceil(2));
-        let mut undecided = Undecided { arrived, best_agreeing: 0, needed, residual: 0.0, tolerance };
+        let rejected_count = rejected.count();
+        let mut undecided =
+            Undecided { arrived, rejected: rejected_count, best_agreeing: 0, needed, residual: 0.0, tolerance };
         if present.count() < needed {
             return Outcome::Undecided(undecided);
         }
@@ -187,6 +192,19 @@ impl Locator {
         } else {
             RowVerdict::Suspect
         }
+    }
+
+    /// Is what was said of a word beyond doubt, even if its projections were a few times the tolerance off? Then every row either
+    /// agrees or is far from agreeing.
+    pub fn is_clear(&mut self, agreement: &Agreement, present: Rows, projected: &[Projected]) -> bool {
+        let (rows, outside) = (agreement.rows, present.without(agreement.rows));
+        let hidden =
+            self.adversaries.saturating_sub(agreement.liars.count() - outside.intersection(agreement.liars).count());
+        agreement.suspects.is_empty()
+            && outside.iter().all(|row| {
+                let bound = CLEAR * agreement.tolerance * agreement.tolerance;
+                self.error_of(rows, row, projected) > bound * (1.0 + self.amplification_of(rows, hidden, row))
+            })
     }
 
     fn tolerance_of(&self, present: Rows, rejected: Rows, projected: &[Projected], width: usize) -> f64 {

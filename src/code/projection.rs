@@ -1,21 +1,20 @@
 //! Secret random projections: a shard of any width becomes a few numbers in which a lie still shows.
 //!
-//! Entries are uniform in `±[1, 2)` (24 random bits of a ChaCha8 stream keyed by the caller's seed) and results are scaled to
-//! unit variance per entry. Not `±1`: with these an error `(a, -a)` of any size passes half of the time. Bounded away from 0,
-//! so an error in a single coordinate can never vanish; sums of several have a density, as with Gaussian rows.
+//! Entries are uniform in `±[1, 2)` (16 random bits each, of a keyed generator: `kernels::random`) and results are scaled to unit
+//! variance per entry. Not `±1`: with these an error `(a, -a)` of any size passes half of the time; here it does so once in 2^16
+//! per vector. Bounded away from 0, so an error in a single coordinate can never vanish; sums of several have a density, as with
+//! Gaussian rows.
 //!
 //! The seed must come from the operating system *after* the last shard that it judges was sealed, and never be used twice.
+//! A [`Sweep`](super::Sweep) with the same seed uses the first two of these vectors.
 
-use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
-
-use super::kernels;
+use super::kernels::{Factors, Kernels, Key, TILE, VECTOR};
 
 /// The most projections of a shard.
 pub const PROJECTIONS_MAX: usize = 8;
 
 /// `sqrt(3 / 7)`: entries uniform in `±[1, 2)` have variance 7/3.
-const UNIT_VARIANCE: f64 = 0.654_653_670_707_977_2;
+pub(super) const UNIT_VARIANCE: f64 = 0.654_653_670_707_977_2;
 
 /// A shard seen through the secret vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -26,23 +25,32 @@ pub struct Projected {
     pub norm: f64,
 }
 
-/// Draws secret vectors and projects shards on them. Allocates only in [`Projector::new`].
+/// How `width` columns are cut into tiles: index, first column, and how many. The last columns, where they are no whole vector,
+/// are a tile of their own, with secret numbers that no other tile has.
+pub(super) fn tiles(width: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let whole = width - width % VECTOR;
+    let full = (0..whole).step_by(TILE).map(move |start| (start / TILE, start, TILE.min(whole - start)));
+    full.chain((whole < width).then_some((width.div_ceil(TILE), whole, width - whole)))
+}
+
+/// Draws secret vectors and projects shards on them, in f64: exactly enough for any verdict. Allocates nothing.
 #[derive(Debug)]
 pub struct Projector {
-    factors: Vec<f32>,
-    stride: usize,
+    kernels: Kernels,
+    key: Key,
     projections: usize,
+    max_width: usize,
     width: usize,
 }
 
 impl Projector {
-    /// Room for `projections` vectors of at most `max_width` numbers.
+    /// For `projections` vectors of at most `max_width` numbers.
     ///
     /// # Panics
     /// If `projections` is not in `1..=PROJECTIONS_MAX`.
     pub fn new(max_width: usize, projections: usize) -> Projector {
         assert!((1..=PROJECTIONS_MAX).contains(&projections), "1 to {PROJECTIONS_MAX} projections, not {projections}");
-        Projector { factors: vec![0.0; max_width * projections], stride: max_width, projections, width: 0 }
+        Projector { kernels: Kernels::best(), key: Key::new(&[0; 32]), projections, max_width, width: 0 }
     }
 
     /// How many numbers a shard becomes, K.
@@ -55,18 +63,9 @@ impl Projector {
     /// # Panics
     /// If `width` is beyond the `max_width` of construction.
     pub fn draw(&mut self, seed: &[u8; 32], width: usize) {
-        assert!(width <= self.stride, "a shard of {width} numbers; at most {} were promised", self.stride);
+        assert!(width <= self.max_width, "a shard of {width} numbers; at most {} were promised", self.max_width);
         self.width = width;
-        let mut stream = ChaCha8Rng::from_seed(*seed);
-        for k in 0..self.projections {
-            let row = &mut self.factors[k * self.stride..][..width];
-            // All at once: the generator makes several blocks side by side, if it is asked for as many.
-            stream.fill_bytes(bytemuck::cast_slice_mut(row));
-            for factor in row {
-                // Sign and mantissa are random; the exponent is that of [1, 2).
-                *factor = f32::from_bits(u32::from_le(factor.to_bits()) & 0x807f_ffff | 0x3f80_0000);
-            }
-        }
+        self.key = Key::new(seed);
     }
 
     /// Projects `shard`; None if any entry is NaN or infinite.
@@ -77,11 +76,33 @@ impl Projector {
     /// If `shard` has another length than was drawn for.
     pub fn project(&self, shard: &[f32]) -> Option<Projected> {
         assert_eq!(shard.len(), self.width, "secret vectors were drawn for another width");
-        let mut out = Projected::default();
-        let sums = &mut out.values[..self.projections];
-        let (squares, finite) = kernels::project(shard, &self.factors, self.stride, sums);
-        sums.iter_mut().for_each(|sum| *sum *= UNIT_VARIANCE);
-        out.norm = squares.sqrt();
+        match self.projections {
+            1 => self.run::<1>(shard),
+            2 => self.run::<2>(shard),
+            3 => self.run::<3>(shard),
+            4 => self.run::<4>(shard),
+            5 => self.run::<5>(shard),
+            6 => self.run::<6>(shard),
+            7 => self.run::<7>(shard),
+            _ => self.run::<PROJECTIONS_MAX>(shard),
+        }
+    }
+
+    fn run<const K: usize>(&self, shard: &[f32]) -> Option<Projected> {
+        let mut factors = [const { Factors::zeros() }; PROJECTIONS_MAX / 2];
+        let (mut sums, mut squares, mut finite) = ([[0f64; 8]; K], [0f64; 8], true);
+        for (index, start, numbers) in tiles(shard.len()) {
+            for (pair, factors) in factors[..K.div_ceil(2)].iter_mut().enumerate() {
+                self.kernels.draw(&self.key, pair as u32, index, numbers.next_multiple_of(VECTOR), factors);
+            }
+            let rows = std::array::from_fn(|k| &factors[k / 2].0[k % 2][..numbers]);
+            let tile = &shard[start..start + numbers];
+            self.kernels.project_exactly::<K>(tile, rows, &mut sums, &mut squares, &mut finite);
+        }
+        let mut out = Projected { norm: squares.iter().sum::<f64>().sqrt(), ..Projected::default() };
+        for (value, sums) in out.values.iter_mut().zip(&sums) {
+            *value = UNIT_VARIANCE * sums.iter().sum::<f64>();
+        }
         finite.then_some(out)
     }
 }

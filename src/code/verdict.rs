@@ -73,6 +73,8 @@ pub enum RowVerdict {
 pub struct Undecided {
     /// Rows present, rejected ones included.
     pub arrived: usize,
+    /// Rows that came but were not finite.
+    pub rejected: usize,
     /// The most rows seen to agree; 0 if there were too few to try.
     pub best_agreeing: usize,
     /// How many must agree: r_c + s, or more where that few could also be a second code word.
@@ -85,7 +87,7 @@ pub struct Undecided {
 
 impl fmt::Display for Undecided {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Undecided { arrived, best_agreeing, needed, residual, tolerance } = self;
+        let Undecided { arrived, best_agreeing, needed, residual, tolerance, .. } = self;
         write!(
             f,
             "{arrived} shards arrived, {best_agreeing} of them agree, {needed} must (residual {residual:.3e}, tolerance \

@@ -25,6 +25,7 @@ pub use problem::{Place, Problem};
 pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, ROWS_MAX};
+use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
 use crate::wire::{CHUNKS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
@@ -106,6 +107,8 @@ pub struct Verify {
     pub tolerance: f32,
     /// Random projections, 1 to 8.
     pub projections: usize,
+    /// How thoroughly words are checked in which nobody is known to lie.
+    pub check: Check,
 }
 
 /// Where workers connect.
@@ -143,6 +146,8 @@ pub struct Memory {
     pub credits: usize,
     /// Slots for decoded chunks, at least 1.
     pub updates: usize,
+    /// What slots lie on.
+    pub huge_pages: HugePages,
 }
 
 /// What runs where.
@@ -161,7 +166,7 @@ pub struct Cores {
 pub enum CoreMap {
     /// To be chosen by the number of cores.
     Auto,
-    /// The stages of each core: receive, assemble and push once in all, locate and decode equally often, none twice on
+    /// The stages of each core: receive, assemble and push once in all, decode once or more, none twice on
     /// one core, no core without any.
     Fixed(Vec<Vec<Stage>>),
 }
@@ -202,11 +207,22 @@ pub enum Generator {
     Polynomial,
 }
 
+/// How thoroughly words are checked in which nobody is known to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    /// Two secret combinations of the shards
+    Random,
+    /// Every combination that must vanish: nothing is left to chance
+    Full,
+}
+
 /// What a core does while there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Idle {
-    /// Park with few cores, spin with enough
+    /// Adaptive with more cores than two and than the map has, else park
     Auto,
+    /// Look again for 50 us, then sleep
+    Adaptive,
     /// Sleep until the kernel reports something
     Park,
     /// Let others run, then look again
@@ -246,9 +262,7 @@ pub enum Stage {
     Receive,
     /// Shards become words
     Assemble,
-    /// Words are compared: who lied
-    Locate,
-    /// Words become updates
+    /// Words become updates, and who lied is found
     Decode,
     /// Updates go to the workers
     Push,
@@ -256,14 +270,13 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in the order of the flow.
-    pub const ALL: [Stage; 5] = [Stage::Receive, Stage::Assemble, Stage::Locate, Stage::Decode, Stage::Push];
+    pub const ALL: [Stage; 4] = [Stage::Receive, Stage::Assemble, Stage::Decode, Stage::Push];
 
     /// Its name in the file.
     pub fn name(self) -> &'static str {
         match self {
             Stage::Receive => "receive",
             Stage::Assemble => "assemble",
-            Stage::Locate => "locate",
             Stage::Decode => "decode",
             Stage::Push => "push",
         }

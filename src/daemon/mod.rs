@@ -7,9 +7,11 @@
 //! - [`exit`]: the table of exit codes.
 
 pub mod config;
+mod cores;
 mod door;
 pub mod exit;
 mod journal;
+mod machine;
 mod report;
 pub mod serve;
 pub mod settings;

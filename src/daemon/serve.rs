@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::config::{Admission, Config, CoreMap, Idle, Rule, Stage as StageName};
+use super::config::{Admission, Check, Config, Rule, Stage as StageName};
+use super::cores::{claim_near, core_map, idle_of, placement};
 use super::door::{Door, Ways};
 use super::exit::Exit;
 use super::journal::{self, JournalError};
 use super::report::Reporter;
 use super::tokens::{self, TokenError};
+use core_affinity::CoreId;
+
 use crate::client::generator_digest;
-use crate::code::{Family, Form, Generator, GeneratorError, locates_surely};
-use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, ReactorError, Stage};
+use crate::code::{Family, Form, Generator, GeneratorError, Verify, locates_surely};
+use crate::memory::ClaimError;
+use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, ReactorError, Slabs, Stage};
 use crate::transport::Transport;
 use crate::transport::rdma::ffi::Api;
 use crate::transport::rdma::{Fabric, LinkFailure, Needs, NoRdma};
@@ -23,9 +27,6 @@ use crate::wire::{self, Credential, Identity, Plan};
 
 /// How often the main thread looks for signals and events.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// The largest number of lanes that is chosen without being asked for.
-const LANES_MAX: usize = 8;
 
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +49,8 @@ pub enum ServeError {
         error: io::Error,
     },
     /// There is not so much memory.
-    #[error("cannot claim {bytes} bytes for shards and updates: lower memory.credits, memory.updates or chunks.width")]
-    Memory {
-        /// Bytes needed.
-        bytes: usize,
-    },
+    #[error("no slots for shards and updates: {0}; or lower memory.credits, memory.updates or chunks.width")]
+    Memory(#[from] ClaimError),
     /// RDMA was asked for by name, and is not to be had.
     #[error("listen.transport is \"rdma\", and there is no RDMA: {0}")]
     NoRdma(NoRdma),
@@ -83,7 +81,7 @@ impl ServeError {
                 _ => Exit::Io,
             },
             ServeError::Journal(JournalError::InUse { .. }) => Exit::Unavailable,
-            ServeError::Memory { .. } => Exit::Resources,
+            ServeError::Memory(_) => Exit::Resources,
             ServeError::Listen { error, .. } => match error.kind() {
                 io::ErrorKind::PermissionDenied => Exit::Permission,
                 _ => Exit::Unavailable,
@@ -130,29 +128,16 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         number: Identity::new(&config.job.name, 0).job,
         epoch,
         projections: config.verify.projections,
+        verify: match config.verify.check {
+            Check::Random => Verify::Random,
+            Check::Full => Verify::Full,
+        },
         linger: config.rounds.linger,
         write_deadline: config.listen.write_deadline,
         updates: config.memory.updates,
         secret,
         resume: None,
     })
-}
-
-/// Which stages run on which core.
-fn core_map(config: &Config, cores: usize) -> Vec<Vec<StageName>> {
-    use StageName::{Assemble, Decode, Locate, Push, Receive};
-    match &config.cores.map {
-        CoreMap::Fixed(map) => map.clone(),
-        CoreMap::Auto => match cores {
-            0 | 1 => vec![vec![Receive, Assemble, Locate, Decode, Push]],
-            2 | 3 => vec![vec![Receive, Assemble, Push], vec![Locate, Decode]],
-            _ => {
-                let mut map = vec![vec![Receive, Assemble], vec![Push]];
-                map.extend(vec![vec![Locate, Decode]; (cores - 2).min(LANES_MAX)]);
-                map
-            }
-        },
-    }
 }
 
 /// A daemon that listens and serves; ends when it is dropped or [`Daemon::stop`] is called.
@@ -196,16 +181,11 @@ impl Daemon {
         let address = listener.local_addr().map_err(ServeError::System)?;
         let job = Arc::new(job);
 
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let placement = placement(config);
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let map = core_map(config, available);
-        let idle = match config.cores.idle {
-            Idle::Park => pipeline::Idle::Park,
-            Idle::Yield => pipeline::Idle::Yield,
-            Idle::Spin => pipeline::Idle::Spin,
-            // Spinning on every core would starve the kernel's network work, and whoever else lives here.
-            Idle::Auto => pipeline::Idle::Park,
-        };
+        // Two threads of one core are as good as two cores for waking up, not for arithmetic.
+        let map = core_map(config, placement.physical.min(available).max(available.min(3)));
+        let idle = idle_of(config.cores.idle, map.len(), available);
         let mut reactors = map.iter().map(|_| Reactor::new(idle)).collect::<Result<Vec<_>, _>>()?;
         let bell_of = |stage: StageName| {
             let on = map.iter().enumerate().flat_map(|(at, stages)| stages.iter().map(move |s| (at, *s)));
@@ -214,23 +194,28 @@ impl Daemon {
         let bells = Bells {
             receiver: bell_of(StageName::Receive).remove(0),
             assembler: bell_of(StageName::Assemble).remove(0),
-            locators: bell_of(StageName::Locate),
             decoders: bell_of(StageName::Decode),
             pusher: bell_of(StageName::Push).remove(0),
         };
-        let limits = Limits::of(&job.plan, job.updates);
-        let bytes = limits.shard_bytes(workers) + limits.update_bytes();
-        // Where this fails, claiming the slots would abort the process.
-        Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| ServeError::Memory { bytes })?;
         descriptors(workers);
-        let mut pipeline = Pipeline::new(&job, &bells);
+        let first = placement.cores.first().filter(|_| placement.node.is_some()).copied();
+        let slabs = claim_near(first, || Slabs::claim(&job, &bells, config.memory.huge_pages))?;
+        let pages = [slabs.shards.pages().to_string(), slabs.updates.pages().to_string()];
+        tracing::info!(
+            shards_mib = slabs.shards.region().1 >> 20,
+            shards = %pages[0],
+            updates_mib = slabs.updates.region().1 >> 20,
+            updates = %pages[1],
+            "memory: all pages touched"
+        );
+        let mut pipeline = Pipeline::with_slabs(&job, &bells, slabs);
         if let Some(file) = journal_file {
             pipeline.pusher.keep_journal(file);
         }
         let (ways, rdma) = ways(config, &job, &pipeline, idle)?;
-        let Pipeline { receiver, assembler, locators, decoders, pusher, handle } = pipeline;
+        let Pipeline { receiver, assembler, decoders, pusher, handle } = pipeline;
         let (mut receiver, mut assembler, mut pusher) = (Some(receiver), Some(assembler), Some(pusher));
-        let (mut locators, mut decoders) = (locators.into_iter(), decoders.into_iter());
+        let mut decoders = decoders.into_iter();
         let over = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for (at, (names, mut reactor)) in map.iter().zip(reactors.drain(..)).enumerate() {
@@ -238,19 +223,19 @@ impl Daemon {
                 Some(match name {
                     StageName::Receive => Box::new(receiver.take()?),
                     StageName::Assemble => Box::new(assembler.take()?),
-                    StageName::Locate => Box::new(locators.next()?),
                     StageName::Decode => Box::new(decoders.next()?),
                     StageName::Push => Box::new(pusher.take()?),
                 })
             };
             let mut stages: Vec<Box<dyn Stage>> = names.iter().filter_map(boxed).collect();
-            let core = cores.get(at).copied().filter(|_| config.cores.pin);
+            let core = placement.cores.get(at).copied().filter(|_| config.cores.pin);
             let (over, board) = (over.clone(), handle.board.clone());
+            reactor.count_on(board.clone());
             let run = move || {
                 if let Some(core) = core
-                    && !core_affinity::set_for_current(core)
+                    && !core_affinity::set_for_current(CoreId { id: core })
                 {
-                    tracing::warn!(core = core.id, "cannot pin a reactor to its core: it runs unpinned");
+                    tracing::warn!(core, "cannot pin a reactor to its core: it runs unpinned");
                 }
                 let ended = || over.load(Ordering::Relaxed) || board.stopped();
                 Ok(reactor.run(&mut stages, ended)?)
@@ -338,7 +323,7 @@ fn ways(config: &Config, job: &Job, pipeline: &Pipeline, idle: pipeline::Idle) -
         credits: limits.credits,
         outbound: limits.outbound,
         layout: job.plan.layout,
-        sleeps: idle == pipeline::Idle::Park,
+        sleeps: idle.sleeps(),
         fall_back: transport == Transport::Auto,
     };
     let near = Some(config.listen.address.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
@@ -389,6 +374,18 @@ fn spawn(
     run: impl FnOnce() -> Result<(), ServeError> + Send + 'static,
 ) -> Result<JoinHandle<Result<(), ServeError>>, ServeError> {
     std::thread::Builder::new().name(name).spawn(run).map_err(ServeError::System)
+}
+
+/// What the kernel was asked for over the life of the daemon: where a round is slow, whether it is because of that.
+fn report_calls(handle: &Handle) {
+    use pipeline::Counter::{BytesReceived, BytesSent, PollCalls, ReadCalls, WriteCalls};
+    let counted = |counter| handle.board.counted(counter);
+    let [reads, writes, polls] = [ReadCalls, WriteCalls, PollCalls].map(counted);
+    let wakes: u64 = handle.bells().iter().map(|bell| bell.wakes()).sum();
+    let (received, sent) = (counted(BytesReceived), counted(BytesSent));
+    let mib = (received + sent) as f64 / f64::from(1 << 20);
+    let per_mib = if mib > 0.0 { (reads + writes + polls + wakes) as f64 / mib } else { 0.0 };
+    tracing::info!(reads, writes, polls, wakes, received, sent, per_mib, "system calls");
 }
 
 /// Serves until SIGTERM or SIGINT: then lets the round that has begun come to its end, says good-bye to all workers and
@@ -470,7 +467,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     while let Some(event) = handle.events.pop() {
         reporter.write(&event, Instant::now());
     }
-    let closed = handle.board.closed();
-    tracing::info!(next_round = closed, "stopped");
+    report_calls(&handle);
+    tracing::info!(next_round = handle.board.closed(), "stopped");
     Ok(())
 }

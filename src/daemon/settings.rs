@@ -4,7 +4,8 @@
 //! its environment variable `SOLON_SECTION_KEY`, all help, the example file, the docs page and the checks of its type
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
-use super::config::{Generator, Idle, Level, LogFormat, Rule};
+use super::config::{Check, Generator, Idle, Level, LogFormat, Rule};
+use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -296,8 +297,19 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 8 },
         default: DefaultValue::Value("4"),
         unit: "projections",
-        help: "Random projections by which shards are compared",
+        help: "Random projections by which shards that do not agree are told apart",
         doc: "An error 100 times the tolerance stays unseen with probability 8e-3, 6e-5, 4e-9 at 1, 2, 4 projections.",
+    },
+    Setting {
+        section: "verify",
+        key: "check",
+        kind: Kind::Choice(words::<Check>),
+        default: DefaultValue::Value("\"random\""),
+        unit: "",
+        help: "How it is seen that nobody lies",
+        doc: "\"random\" looks at two secret combinations of a group's shards: an error 100 times the tolerance stays unseen \
+              with probability 6e-5, a large one about once in 1e12. \"full\" looks at all of them and leaves nothing to \
+              chance; it costs (r - r_c) / 2 times as much. With compression 1 the shards' bits are compared in any case.",
     },
     Setting {
         section: "listen",
@@ -455,15 +467,24 @@ pub const SETTINGS: &[Setting] = &[
               4 bytes; never less than what 2 x rounds.window reports need.",
     },
     Setting {
+        section: "memory",
+        key: "huge_pages",
+        kind: Kind::Choice(words::<HugePages>),
+        default: DefaultValue::Value("\"auto\""),
+        unit: "",
+        help: "Whether slots lie on pages of 2 MiB",
+        doc: "\"auto\" takes reserved ones (vm.nr_hugepages), else transparent ones, else pages of 4 KiB; the log says at the start \
+              which, and why. With \"require\" the daemon does not start without.",
+    },
+    Setting {
         section: "cores",
         key: "map",
         kind: Kind::Cores,
         default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "The stages that each core runs",
-        doc: "One array per core, such as [[\"receive\", \"assemble\"], [\"locate\", \"decode\"], [\"push\"]]. receive, \
-              assemble and push stand exactly once; locate and decode once or, to run on several cores, equally often \
-              and once per core. \"auto\" chooses by the number of cores.",
+        doc: "One array per core, such as [[\"receive\", \"assemble\"], [\"decode\"], [\"push\"]]. receive, assemble \
+              and push stand exactly once; decode once or, to run on several cores, once on each of them. \"auto\" chooses by the number of cores.",
     },
     Setting {
         section: "cores",
@@ -481,8 +502,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "What a core does while there is nothing to do",
-        doc: "\"auto\" parks: the core sleeps until something comes. Spinning reacts fastest and takes all of its cores; \
-              with few cores it starves the work it waits for.",
+        doc: "\"park\": the core sleeps until something comes; \"adaptive\" looks again for 50 us before; \"auto\" is the latter where there \
+              are more cores than two and than the map has. Spinning takes all of its cores, and with few it starves the work it waits for.",
     },
     Setting {
         section: "state",

@@ -279,7 +279,7 @@ impl Demo {
         set("rdma-devices", self.options.devices[0].to_string());
         set("log-format", "json".into());
         // A dozen processes share the cores with it.
-        set("cores-map", r#"[["receive", "assemble", "locate", "decode", "push"]]"#.into());
+        set("cores-map", r#"[["receive", "assemble", "decode", "push"]]"#.into());
         set("cores-pin", "false".into());
         let mut processes = Processes::start(program, &daemon)?;
         for worker in 0..p.workers() {

@@ -1,6 +1,6 @@
 //! Wakes a parked reactor, and costs one load when it is not parked.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// Rung by whoever made work for a reactor. A reactor that never parks (the simulation's) has a silent one.
 ///
@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 pub struct Bell {
     parked: AtomicBool,
     waker: Option<mio::Waker>,
+    wakes: AtomicU64,
 }
 
 impl Bell {
     /// A bell that wakes the poll that `waker` belongs to.
     pub fn new(waker: mio::Waker) -> Bell {
-        Bell { parked: AtomicBool::new(false), waker: Some(waker) }
+        Bell { waker: Some(waker), ..Bell::default() }
     }
 
     /// A bell that wakes nobody.
@@ -31,7 +32,13 @@ impl Bell {
         if self.parked.load(Ordering::Relaxed) && self.parked.swap(false, Ordering::Relaxed) {
             // An eventfd write fails only if the counter is full, and then the waiter is awake anyway.
             let _ = waker.wake();
+            self.wakes.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// How often it woke somebody: one system call each.
+    pub fn wakes(&self) -> u64 {
+        self.wakes.load(Ordering::Relaxed)
     }
 
     /// The waiter will sleep unless it finds work now.

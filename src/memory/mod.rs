@@ -1,7 +1,9 @@
 //! Memory that is claimed once, at start, and handed from owner to owner: slots, and the bells that wake who waits for one.
 
 mod bell;
+mod pages;
 mod slab;
 
 pub use bell::Bell;
+pub use pages::{ClaimError, HugePages, Pages};
 pub use slab::{SharedSlot, Slab, Slot};

@@ -3,34 +3,48 @@
 //! The slots are divided among *holders* (the workers of a job, say): each holder has its own free list, so that nobody can
 //! use up the slots of another. A [`Slot`] can be written; frozen into a [`SharedSlot`] it can be read from several places,
 //! and goes back to its free list when the last of them drops it. Nothing is allocated after [`Slab::new`].
+//!
+//! Slots of a page and more, and the slots of one holder and the next, begin at different places of a page: a word is read from
+//! all its rows at once, and rows that begin at the same place of their pages push each other out of the first-level cache, which
+//! has room for 8 or 12 of them.
 
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
 use super::Bell;
+use super::pages::{ClaimError, HugePages, Mapping, PAGE, Pages};
 
-/// Regions are whole pages: one that is registered with a NIC is kept from forked children, and nothing else may lie there.
-const REGION_ALIGNMENT: usize = 4096;
 /// Each slot begins on its own cache line.
-const SLOT_ALIGNMENT: usize = 64;
+const LINE: usize = 64;
+/// By how much more than whole pages slots lie apart: an odd number of cache lines, so that 64 slots come by all sets of the
+/// cache, and far enough that what is read ahead of one row is not where the next one begins.
+const STAGGER: usize = 17 * LINE;
 
 struct Region {
-    base: NonNull<u8>,
-    layout: Layout,
+    /// Whole pages: a region that is registered with a NIC is kept from forked children, and nothing else may lie there.
+    mapping: Mapping,
+    bytes: usize,
     slot_bytes: usize,
+    /// From the first slot of a holder to that of the next.
+    holder_bytes: usize,
     per_holder: u32,
     free: Box<[ArrayQueue<u32>]>,
     shares: Box<[AtomicU32]>,
     bells: Box<[Arc<Bell>]>,
-    /// Children of this process do not have it.
-    kept: AtomicBool,
+}
+
+/// Bytes from one piece of so many bytes to the next; `None` if there are not so many.
+fn stride(bytes: usize) -> Option<usize> {
+    let lines = bytes.checked_next_multiple_of(LINE)?;
+    if lines < PAGE {
+        return Some(lines);
+    }
+    (lines - STAGGER).checked_next_multiple_of(PAGE)?.checked_add(STAGGER)
 }
 
 // SAFETY: the region is plain memory; every byte of it is reached through a `Slot` (one owner) or `SharedSlot`s (readers
@@ -39,24 +53,12 @@ unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
 
-impl Drop for Region {
-    fn drop(&mut self) {
-        if *self.kept.get_mut() {
-            // The pages may serve others next. Fails only if they are not ours.
-            // SAFETY: as in `Slab::keep_from_children`.
-            let _ = unsafe {
-                rustix::mm::madvise(self.base.as_ptr().cast(), self.layout.size(), rustix::mm::Advice::LinuxDoFork)
-            };
-        }
-        // SAFETY: allocated in `Slab::new` with this layout; every slot holds an `Arc` of the region, so none is left.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) }
-    }
-}
-
 impl Region {
     fn start(&self, index: u32) -> *mut u8 {
+        let (holder, slot) = (index / self.per_holder, index % self.per_holder);
+        let offset = holder as usize * self.holder_bytes + slot as usize * self.slot_bytes;
         // SAFETY: the index is below the number of slots, so the offset stays inside the region.
-        unsafe { self.base.as_ptr().add(index as usize * self.slot_bytes) }
+        unsafe { self.mapping.base().as_ptr().add(offset) }
     }
 
     fn free(&self, index: u32) {
@@ -71,21 +73,48 @@ impl Region {
 pub struct Slab(Arc<Region>);
 
 impl Slab {
-    /// Claims `holders * slots` slots of at least `slot_bytes` bytes (rounded up to whole cache lines), all zero. The `bells` ring
-    /// whenever a slot becomes free.
+    /// Claims `holders * slots` slots of at least `slot_bytes` bytes (see [`Slab::stride`]), all zero, on small pages that are not there
+    /// before they are touched. The `bells` ring whenever a slot becomes free.
     ///
     /// # Panics
-    /// If a count is 0, or the sizes overflow.
+    /// If a count is 0, or there is not so much address space.
     pub fn new(holders: usize, slots: usize, slot_bytes: usize, bells: Vec<Arc<Bell>>) -> Slab {
+        let claimed = Slab::over(holders, slots, slot_bytes, bells, Mapping::untouched);
+        claimed.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// [`Slab::new`] with all pages there, and touched from the calling thread: so they lie near the core that it runs on.
+    ///
+    /// # Errors
+    /// If there is not so much memory, or huge pages are required and there are not so many.
+    ///
+    /// # Panics
+    /// If a count is 0.
+    pub fn claim(
+        holders: usize,
+        slots: usize,
+        slot_bytes: usize,
+        bells: Vec<Arc<Bell>>,
+        huge: HugePages,
+    ) -> Result<Slab, ClaimError> {
+        Slab::over(holders, slots, slot_bytes, bells, |bytes| Mapping::touched(bytes, huge))
+    }
+
+    fn over(
+        holders: usize,
+        slots: usize,
+        slot_bytes: usize,
+        bells: Vec<Arc<Bell>>,
+        map: impl FnOnce(usize) -> Result<Mapping, ClaimError>,
+    ) -> Result<Slab, ClaimError> {
         assert!(holders > 0 && slots > 0 && slot_bytes > 0, "a slab has no empty side");
-        let slot_bytes = slot_bytes.next_multiple_of(SLOT_ALIGNMENT);
         let count = holders.checked_mul(slots).filter(|count| u32::try_from(*count).is_ok()).expect("slots fit in u32");
-        let bytes = count.checked_mul(slot_bytes).and_then(|bytes| bytes.checked_next_multiple_of(REGION_ALIGNMENT));
-        let bytes = bytes.expect("the region fits in the address space");
-        let layout = Layout::from_size_align(bytes, REGION_ALIGNMENT).expect("the region fits in the address space");
-        // SAFETY: the layout has a size above 0.
-        let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        // More than the address space holds is refused by the system.
+        let bytes = Slab::bytes(holders, slots, slot_bytes).and_then(|bytes| bytes.checked_next_multiple_of(PAGE));
+        let bytes = bytes.unwrap_or(usize::MAX);
+        let mapping = map(bytes)?;
+        let slot_bytes = Slab::stride(slot_bytes);
+        let holder_bytes = stride(slots * slot_bytes).expect("less than all of it");
         let free = (0..holders)
             .map(|holder| {
                 let queue = ArrayQueue::new(slots);
@@ -97,16 +126,28 @@ impl Slab {
             .collect();
         let shares = (0..count).map(|_| AtomicU32::new(0)).collect();
         let (per_holder, bells) = (slots as u32, bells.into_boxed_slice());
-        Slab(Arc::new(Region {
-            base,
-            layout,
-            slot_bytes,
-            per_holder,
-            free,
-            shares,
-            bells,
-            kept: AtomicBool::new(false),
-        }))
+        Ok(Slab(Arc::new(Region { mapping, bytes, slot_bytes, holder_bytes, per_holder, free, shares, bells })))
+    }
+
+    /// Bytes of a slot that is to hold `slot_bytes`: whole cache lines and, from a page on, such that slots begin at different places
+    /// of their pages.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn stride(slot_bytes: usize) -> usize {
+        stride(slot_bytes).expect("a slot fits in the address space")
+    }
+
+    /// Bytes of the slots that [`Slab::new`] claims and of what lies between them; `None` if there are not so many. The region ends
+    /// with a whole page.
+    pub fn bytes(holders: usize, slots: usize, slot_bytes: usize) -> Option<usize> {
+        let holder = stride(slots.checked_mul(stride(slot_bytes)?)?)?;
+        holder.checked_mul(holders)
+    }
+
+    /// The pages that the region lies on.
+    pub fn pages(&self) -> &Pages {
+        self.0.mapping.pages()
     }
 
     /// A free slot of `holder`; its bytes are those of its last use.
@@ -127,7 +168,7 @@ impl Slab {
 
     /// Address and length of the whole region, to register it once.
     pub fn region(&self) -> (*const u8, usize) {
-        (self.0.base.as_ptr(), self.0.layout.size())
+        (self.0.mapping.base().as_ptr(), self.0.bytes)
     }
 
     /// Keeps the region from children of this process: they must not touch it, and it stays where a NIC knows it to be.
@@ -135,10 +176,7 @@ impl Slab {
     /// # Errors
     /// If the system refuses.
     pub fn keep_from_children(&self) -> std::io::Result<()> {
-        let (start, bytes) = self.region();
-        self.0.kept.store(true, Ordering::Relaxed);
-        // SAFETY: whole pages, in which there is nothing but the region; what this process sees does not change.
-        Ok(unsafe { rustix::mm::madvise(start.cast_mut().cast(), bytes, rustix::mm::Advice::LinuxDontFork) }?)
+        self.0.mapping.keep_from_children()
     }
 
     /// Address and length of the slots of `holder`, which lie side by side.
@@ -286,6 +324,36 @@ mod tests {
             assert_eq!(slot.len(), 128);
             assert!(slot.iter().all(|byte| *byte == slot.index() as u8));
         }
+    }
+
+    #[test]
+    fn slots_begin_at_different_places_of_their_pages() {
+        for bytes in [4096, 4097, 64 + 4 * 16384, 5184, 5185] {
+            let stride = Slab::stride(bytes);
+            assert!(stride >= bytes && stride - bytes <= 4096 && stride % 4096 == 1088, "{bytes} -> {stride}");
+        }
+        assert_eq!((Slab::stride(1), Slab::stride(4032), Slab::stride(4033)), (64, 4032, 5184));
+        // The first slots of 45 workers, as a word of 45 rows has them: no two in one set of the cache.
+        let slab = Slab::new(45, 8, 64 + 4 * 16384, Vec::new());
+        let set = |holder: usize| slab.holder_region(holder).0.addr() / 64 % 64;
+        let sets: std::collections::BTreeSet<usize> = (0..45).map(set).collect();
+        assert_eq!(sets.len(), 45);
+        let (start, bytes) = slab.region();
+        assert_eq!(Slab::bytes(45, 8, 64 + 4 * 16384).unwrap().next_multiple_of(4096), bytes);
+        let (last, length) = slab.holder_region(44);
+        assert!(last.addr() + length <= start.addr() + bytes);
+        assert_eq!(Slab::bytes(usize::MAX, 1, 64), None);
+    }
+
+    #[test]
+    fn a_claimed_slab_is_as_one_that_is_not_there_yet() {
+        let slab = Slab::claim(3, 8, 64 + 4 * 16384, Vec::new(), HugePages::Auto).unwrap();
+        assert_ne!(*slab.pages(), Pages::Untouched);
+        let mut slot = slab.take(2).unwrap();
+        assert!(slot.iter().all(|byte| *byte == 0));
+        slot.fill(3);
+        slab.keep_from_children().unwrap();
+        assert!(slot.freeze().iter().all(|byte| *byte == 3));
     }
 
     #[test]

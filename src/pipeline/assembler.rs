@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
-use super::{Context, Job, Limits, Progress, Shard, Stage, ToLocator, Word};
+use super::{Context, Job, Limits, Progress, Shard, Stage, ToDecoder, Word};
 use crate::code::Rows;
 use crate::wire::UndecodableReason;
 
@@ -19,7 +19,7 @@ pub struct Assembler {
     job: Arc<Job>,
     board: Arc<Board>,
     shards: Consumer<Shard>,
-    locators: Vec<Producer<ToLocator>>,
+    decoders: Vec<Producer<ToDecoder>>,
     /// One entry per (round of the history, group, chunk).
     ledger: Vec<Entry>,
     /// Words whose shards are being gathered; entries of the ledger point here.
@@ -70,7 +70,7 @@ impl Assembler {
         job: &Arc<Job>,
         board: Arc<Board>,
         shards: Consumer<Shard>,
-        locators: Vec<Producer<ToLocator>>,
+        decoders: Vec<Producer<ToDecoder>>,
     ) -> Assembler {
         let limits = Limits::of(&job.plan, job.updates);
         let (groups, chunks) = (job.plan.parameters.groups(), job.plan.layout.chunks());
@@ -81,7 +81,7 @@ impl Assembler {
             job: job.clone(),
             board,
             shards,
-            locators,
+            decoders,
             ledger: vec![empty; limits.history * groups * chunks],
             open: (0..limits.words).map(|_| None).collect(),
             unused: (0..limits.words as u32).rev().collect(),
@@ -112,8 +112,8 @@ impl Assembler {
         &mut self.rounds[at]
     }
 
-    fn lane(&self, chunk: u32) -> &Producer<ToLocator> {
-        &self.locators[chunk as usize % self.locators.len()]
+    fn lane(&self, chunk: u32) -> &Producer<ToDecoder> {
+        &self.decoders[chunk as usize % self.decoders.len()]
     }
 
     /// Looks whether rounds were closed; drops what is left of them and opens as many new ones.
@@ -197,7 +197,7 @@ impl Assembler {
                     std::mem::forget(shard);
                     return;
                 }
-                self.lane(shard.chunk).push_within_limit(ToLocator::Further(shard));
+                self.lane(shard.chunk).push_within_limit(ToDecoder::Further(shard));
                 return;
             }
             State::Empty => {
@@ -246,7 +246,7 @@ impl Assembler {
         let word = self.open[index as usize].take().expect("an open entry points to a word");
         self.unused.push(index);
         self.ledger[at].state = State::Sent;
-        self.lane(word.chunk).push_within_limit(ToLocator::Word(word));
+        self.lane(word.chunk).push_within_limit(ToDecoder::Word(word));
     }
 
     /// The word that an entry of the list of lingering words still stands for.
@@ -318,13 +318,13 @@ impl Assembler {
                         let reason =
                             UndecodableReason::TooFew { arrived: arrived.count() as u32, needed: needed as u32 };
                         let (group, chunk) = (group as u32, chunk as u32);
-                        self.lane(chunk).push_within_limit(ToLocator::Starved { round, group, chunk, reason });
+                        self.lane(chunk).push_within_limit(ToDecoder::Starved { round, group, chunk, reason });
                     }
                 }
             }
         }
-        for lane in &self.locators {
-            lane.push_within_limit(ToLocator::Expired { round });
+        for lane in &self.decoders {
+            lane.push_within_limit(ToDecoder::Expired { round });
         }
         true
     }

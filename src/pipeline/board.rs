@@ -33,6 +33,8 @@ pub enum Counter {
     Suspects,
     /// Update chunks decoded.
     ChunksDecoded,
+    /// Update chunks that were recovered twice: other rows agreed than in the chunk before.
+    ChunksRepeated,
     /// Rounds closed complete.
     RoundsComplete,
     /// Rounds closed undecodable.
@@ -57,9 +59,15 @@ pub enum Counter {
     RdmaFallbacks,
     /// Regions of memory registered with RDMA devices.
     RdmaRegions,
+    /// System calls by which the receiver looked for bytes.
+    ReadCalls,
+    /// System calls by which the pusher sent bytes.
+    WriteCalls,
+    /// System calls by which reactors looked for events.
+    PollCalls,
 }
 
-const COUNTERS: usize = Counter::RdmaRegions as usize + 1;
+const COUNTERS: usize = Counter::PollCalls as usize + 1;
 
 /// What is known of one round that is not over, or was not long ago.
 #[derive(Debug)]

@@ -1,4 +1,10 @@
-//! Words with a verdict in, update chunks out: groups whose agreeing rows are the same are summed before they are decoded.
+//! Words in, update chunks out: gathers the words of a chunk, sweeps over all its shards once, and names who lied.
+//!
+//! Locating and decoding are one stage: a chunk's shards are read while they are in the cache, and most of what tells whether
+//! they agree is what recovers their sum. So the decoder guesses who is honest (those who were in the last chunk), and looks
+//! again only where the guess was wrong.
+
+mod judge;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,35 +12,65 @@ use std::sync::Arc;
 use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
-use super::{Context, Job, Limits, Progress, Stage, ToDecoder, ToPusher, Word, numbers};
-use crate::code::{Chunk, Recoverer, Rows, sum_into};
+use super::{Context, Job, Limits, Progress, Shard, Stage, ToDecoder, ToPusher, Word, numbers};
+use crate::code::{Chunk, Learn, Rows, Sweep, Task, Tolerance, recycle};
 use crate::memory::{Slab, Slot};
-use crate::wire::{HEADER_BYTES, Header, Kind, seal};
+use crate::wire::{HEADER_BYTES, Header, Kind, Rule, UndecodableReason, seal};
+use judge::{Judge, Memory};
 
-/// Words taken in one step.
-const WORDS_PER_STEP: usize = 16;
+/// Words and further shards taken in one step.
+const MESSAGES_PER_STEP: usize = 16;
 
-/// Recovers the sums of one lane's chunks.
+/// Decodes one lane's chunks.
 pub struct Decoder {
     job: Arc<Job>,
     board: Arc<Board>,
+    lanes: usize,
     updates: Slab,
-    words: Consumer<ToDecoder>,
+    messages: Consumer<ToDecoder>,
     pusher: Producer<ToPusher>,
-    recoverer: Recoverer,
-    /// Words that wait for the other groups'.
-    held: Vec<Option<(Word, Rows)>>,
+    judge: Judge,
+    sweep: Sweep,
+    /// Per group: the rows that agreed when they came last.
+    honest: Vec<Rows>,
+    /// Words that wait for the other groups', or for shards.
+    held: Vec<Option<Held>>,
     unused: Vec<u32>,
     /// Chunks of which some group's word has come.
     gathers: Vec<Gather>,
     unused_gathers: Vec<u32>,
     /// Per (round of the history, chunk): its gather.
     index: Vec<Option<u32>>,
-    /// Gathers that are complete and wait for an update slot.
-    complete: VecDeque<u32>,
-    /// Sums over groups, `redundancy` rows of `width`.
-    sums: Vec<f32>,
+    /// Gathers of which every group's word is here, and which were not tried since the last shard came.
+    ready: VecDeque<u32>,
+    /// Per (round of the history, group, chunk of this lane): what is known of the word.
+    entries: Vec<Entry>,
+    /// What is kept of each decided word, `word_len` numbers each.
+    kept: Vec<f64>,
+    /// Room for one attempt.
+    tasks: Vec<Task>,
+    used: Vec<Rows>,
+    shards: Vec<&'static [f32]>,
+    /// Per round of the history: the round that was failed there, and the one whose time was up.
+    failed: Vec<u64>,
+    expired: Vec<u64>,
     first: u64,
+}
+
+/// A word that is not decoded yet.
+struct Held {
+    word: Word,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    /// Not looked at since its last shard came.
+    Unknown,
+    /// Decided: these rows agree.
+    Agreed(Rows),
+    /// It needs more shards.
+    Disputed(UndecodableReason),
 }
 
 struct Gather {
@@ -43,34 +79,63 @@ struct Gather {
     /// Per group: where its word is held.
     words: Vec<Option<u32>>,
     missing: usize,
+    /// It is in `ready`.
+    queued: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    round: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Unknown,
+    Held(u32),
+    Decided(Memory),
 }
 
 impl Decoder {
     pub(super) fn new(
         job: &Arc<Job>,
+        lane: usize,
+        lanes: usize,
         board: Arc<Board>,
         updates: Slab,
-        words: Consumer<ToDecoder>,
+        messages: Consumer<ToDecoder>,
         pusher: Producer<ToPusher>,
     ) -> Decoder {
         let limits = Limits::of(&job.plan, job.updates);
         let (groups, layout) = (job.plan.parameters.groups(), &job.plan.layout);
-        let gather = |_| Gather { round: 0, chunk: 0, words: vec![None; groups], missing: groups };
+        let gather = |_| Gather { round: 0, chunk: 0, words: vec![None; groups], missing: groups, queued: false };
+        let judge = Judge::new(job, lane, board.clone());
+        let tolerance = Tolerance { relative: job.plan.tolerance };
+        let entries = limits.history * groups * layout.chunks().div_ceil(lanes);
         Decoder {
             job: job.clone(),
             board,
+            lanes,
             updates,
-            words,
+            messages,
             pusher,
-            recoverer: Recoverer::new(job.generator.clone()),
+            sweep: Sweep::new(job.generator.clone(), groups, job.verify, tolerance),
+            honest: vec![Rows::first(job.plan.parameters.redundancy()); groups],
             held: (0..limits.located_words).map(|_| None).collect(),
             unused: (0..limits.located_words as u32).rev().collect(),
             gathers: (0..limits.located_words).map(gather).collect(),
             unused_gathers: (0..limits.located_words as u32).rev().collect(),
             index: vec![None; limits.history * layout.chunks()],
-            complete: VecDeque::with_capacity(limits.located_words),
-            sums: vec![0.0; job.plan.parameters.redundancy() * layout.chunk_width()],
+            ready: VecDeque::with_capacity(limits.located_words),
+            entries: vec![Entry { round: u64::MAX, state: State::Unknown }; entries],
+            kept: vec![0.0; entries * judge.word_len()],
+            tasks: Vec::with_capacity(groups),
+            used: Vec::with_capacity(groups),
+            shards: Vec::with_capacity(job.plan.parameters.workers()),
+            failed: vec![u64::MAX; limits.history],
+            expired: vec![u64::MAX; limits.history],
             first: job.first_round(),
+            judge,
         }
     }
 
@@ -79,19 +144,27 @@ impl Decoder {
         (self.held.len() - self.unused.len()) + (self.gathers.len() - self.unused_gathers.len())
     }
 
-    fn place(&self, round: u64, chunk: u32) -> usize {
-        let slot = (round % (2 * u64::from(self.job.plan.window))) as usize;
-        slot * self.job.plan.layout.chunks() + chunk as usize
+    fn history(&self, round: u64) -> usize {
+        (round % (2 * u64::from(self.job.plan.window))) as usize
     }
 
-    fn take_in(&mut self, word: Word, rows: Rows) {
+    fn place(&self, round: u64, chunk: u32) -> usize {
+        self.history(round) * self.job.plan.layout.chunks() + chunk as usize
+    }
+
+    fn entry(&self, round: u64, group: u32, chunk: u32) -> usize {
+        let (groups, chunks) = (self.honest.len(), self.job.plan.layout.chunks().div_ceil(self.lanes));
+        (self.history(round) * groups + group as usize) * chunks + chunk as usize / self.lanes
+    }
+
+    fn take_in(&mut self, word: Word) {
         if word.round < self.board.closed() {
+            // It would wait, with the slots of its workers, until the next round is closed; and that may need these slots.
             return;
         }
         let (place, group) = (self.place(word.round, word.chunk), word.group as usize);
         if let Some(stale) = self.index[place].filter(|index| self.gathers[*index as usize].round != word.round) {
             // Of a round that was closed since this step began.
-            self.complete.retain(|complete| *complete != stale);
             self.discard(stale);
         }
         let index = match self.index[place] {
@@ -105,23 +178,39 @@ impl Decoder {
             }
         };
         let at = self.unused.pop().expect("a held word holds r_c + s shards, and there are as many");
-        self.held[at as usize] = Some((word, rows));
+        let entry = self.entry(word.round, word.group, word.chunk);
+        self.entries[entry] = Entry { round: word.round, state: State::Held(at) };
+        self.held[at as usize] = Some(Held { word, verdict: Verdict::Unknown });
         let gather = &mut self.gathers[index as usize];
         gather.words[group] = Some(at);
         gather.missing -= 1;
-        if gather.missing == 0 {
-            self.complete.push_back(index);
+        self.queue(index);
+    }
+
+    /// It may be that this chunk can be decoded now.
+    fn queue(&mut self, index: u32) {
+        let gather = &mut self.gathers[index as usize];
+        if gather.missing == 0 && !std::mem::replace(&mut gather.queued, true) {
+            self.ready.push_back(index);
         }
     }
 
+    /// Forgets a chunk, and every word of it that is held.
     fn discard(&mut self, index: u32) {
-        let Gather { round, chunk, .. } = self.gathers[index as usize];
+        let Gather { round, chunk, queued, .. } = self.gathers[index as usize];
+        if queued {
+            self.ready.retain(|ready| *ready != index);
+            self.gathers[index as usize].queued = false;
+        }
         let place = self.place(round, chunk);
         self.index[place] = None;
-        for word in &mut self.gathers[index as usize].words {
-            if let Some(at) = word.take() {
-                self.held[at as usize] = None;
-                self.unused.push(at);
+        for group in 0..self.honest.len() {
+            let Some(at) = self.gathers[index as usize].words[group].take() else { continue };
+            self.held[at as usize] = None;
+            self.unused.push(at);
+            let entry = self.entry(round, group as u32, chunk);
+            if let Entry { state: state @ State::Held(_), .. } = &mut self.entries[entry] {
+                *state = State::Unknown;
             }
         }
         self.unused_gathers.push(index);
@@ -130,14 +219,259 @@ impl Decoder {
     /// Drops what is left of rounds that are closed.
     fn release(&mut self, closed: u64) {
         for place in 0..self.index.len() {
-            if let Some(index) = self.index[place]
-                && self.gathers[index as usize].round < closed
-            {
-                self.complete.retain(|complete| *complete != index);
+            if let Some(index) = self.index[place].filter(|index| self.gathers[*index as usize].round < closed) {
                 self.discard(index);
             }
         }
         self.first = closed;
+    }
+
+    /// A shard that came after its word went out: it helps to decide the word, or is checked against what was decided.
+    fn further(&mut self, shard: Shard) {
+        let place = self.job.plan.parameters.place(shard.worker as usize);
+        let at = self.entry(shard.round, place.group as u32, shard.chunk);
+        if self.entries[at].round != shard.round {
+            return;
+        }
+        match self.entries[at].state {
+            State::Unknown => {}
+            State::Held(held) => {
+                let Held { word, verdict } = self.held[held as usize].as_mut().expect("an entry points to a held word");
+                word.insert(place.row, shard.slot);
+                *verdict = Verdict::Unknown;
+                let gather = self.index[self.place(shard.round, shard.chunk)].expect("a held word is in a gather");
+                self.queue(gather);
+            }
+            State::Decided(memory) => {
+                let length = self.judge.word_len();
+                self.judge.check_late(&shard, place, &memory, &self.kept[at * length..][..length]);
+            }
+        }
+    }
+
+    /// Fails a round, once: one word is enough, and the rings have room for one failure per lane and round.
+    fn fail(&mut self, round: u64, group: u32, chunk: u32, reason: UndecodableReason) {
+        let slot = self.history(round);
+        if std::mem::replace(&mut self.failed[slot], round) != round {
+            self.pusher.push_within_limit(ToPusher::Undecodable { round, group, chunk, reason });
+        }
+    }
+
+    /// The round's time is up: says of its words what can be said, and fails it if one of them is in dispute.
+    fn expire(&mut self, round: u64) {
+        let slot = self.history(round);
+        self.expired[slot] = round;
+        let mut failed = None;
+        for chunk in 0..self.job.plan.layout.chunks() as u32 {
+            let Some(index) = self.index[self.place(round, chunk)] else { continue };
+            let Gather { round: found, queued, .. } = self.gathers[index as usize];
+            // What is complete is tried as soon as there is a slot for it.
+            if found != round || queued {
+                continue;
+            }
+            let seed = self.judge.fresh_seed();
+            for group in 0..self.honest.len() {
+                let Some(at) = self.gathers[index as usize].words[group] else { continue };
+                if let Verdict::Unknown = self.verdict(at) {
+                    self.judge_alone(at, &seed);
+                }
+                if let Verdict::Disputed(reason) = self.verdict(at) {
+                    failed.get_or_insert((group as u32, chunk, reason));
+                }
+            }
+            self.discard(index);
+        }
+        if let Some((group, chunk, reason)) = failed {
+            self.fail(round, group, chunk, reason);
+        }
+    }
+
+    fn verdict(&self, held: u32) -> Verdict {
+        self.held[held as usize].as_ref().expect("a gather points to held words").verdict
+    }
+
+    /// Judges a held word that no sweep has looked at.
+    fn judge_alone(&mut self, held: u32, seed: &[u8; 32]) {
+        let Held { mut word, .. } = self.held[held as usize].take().expect("it is held");
+        let verdict = if self.job.plan.rule == Rule::Mean {
+            Verdict::Agreed(word.present)
+        } else {
+            let (at, length) = (self.entry(word.round, word.group, word.chunk), self.judge.word_len());
+            let width = self.job.plan.layout.chunk(word.chunk as usize).width;
+            let kept = &mut self.kept[at * length..][..length];
+            let judged = self.judge.judge_exactly(&word, seed, width, kept);
+            self.settle(&mut word, judged)
+        };
+        self.held[held as usize] = Some(Held { word, verdict });
+    }
+
+    /// Draws the consequences of what was found out about a word.
+    fn settle(
+        &mut self,
+        word: &mut Word,
+        judged: Result<(crate::code::Agreement, Memory), crate::code::Undecided>,
+    ) -> Verdict {
+        let at = self.entry(word.round, word.group, word.chunk);
+        let complete = word.present == Rows::first(self.job.plan.parameters.redundancy());
+        match judged {
+            Ok((agreement, memory)) => {
+                self.judge.announce(word, &agreement);
+                self.entries[at] = Entry { round: word.round, state: State::Decided(memory) };
+                self.agreed(word, agreement.rows)
+            }
+            Err(_) if complete && planted(Bug::Guess) => self.agreed(word, word.present),
+            Err(undecided) => {
+                let reason = Judge::reason(&undecided);
+                if complete || self.expired[self.history(word.round)] == word.round {
+                    self.fail(word.round, word.group, word.chunk, reason);
+                } else {
+                    self.board.count(Counter::WordsDisputed, 1);
+                }
+                Verdict::Disputed(reason)
+            }
+        }
+    }
+
+    /// Keeps the shards of the rows that agree, and gives back the others.
+    fn agreed(&self, word: &mut Word, rows: Rows) -> Verdict {
+        for row in word.present.without(rows).iter().filter(|_| !planted(Bug::OneSetForAll)) {
+            word.shards[row] = None;
+        }
+        word.present = rows;
+        self.board.count(Counter::WordsLocated, 1);
+        Verdict::Agreed(rows)
+    }
+
+    /// What is to be learnt of a held word, and which rows are guessed to be honest.
+    fn task(&self, group: usize, held: &Held) -> Task {
+        let (present, parameters) = (held.word.present, &self.job.plan.parameters);
+        let known = match held.verdict {
+            Verdict::Agreed(rows) => Some(rows),
+            _ if self.job.plan.rule == Rule::Mean => Some(present),
+            _ => None,
+        };
+        if let Some(rows) = known {
+            return Task { present: rows, used: self.sweep.used(rows), learn: Learn::Nothing };
+        }
+        let kept = self.honest[group].intersection(present);
+        let guess = if kept.count() >= parameters.agreement() { kept } else { present };
+        let complete = guess == Rows::first(parameters.redundancy());
+        let learn = if complete && self.sweep.can_check() { Learn::Whether } else { Learn::Who };
+        Task { present, used: self.sweep.used(guess), learn }
+    }
+
+    /// Tries to decode a chunk of which every group's word is here. `false` if some word needs more shards; then the slot is not
+    /// used.
+    fn attempt(&mut self, index: u32, out: &mut [f32], chunk: &Chunk) -> bool {
+        let r = self.job.plan.parameters.redundancy();
+        let scale = self.job.plan.scale;
+        // Drawn after the last shard that it judges was sealed: a liar cannot have known it.
+        let seed = self.judge.fresh_seed();
+        let (mut tasks, mut used) = (std::mem::take(&mut self.tasks), std::mem::take(&mut self.used));
+        let mut shards = recycle(std::mem::take(&mut self.shards));
+        tasks.clear();
+        let gather = &self.gathers[index as usize];
+        for (group, at) in gather.words.iter().enumerate() {
+            let at = at.expect("every group's word is here");
+            let held = self.held[at as usize].as_ref().expect("a gather points to held words");
+            tasks.push(self.task(group, held));
+            for row in 0..r {
+                shards.push(match &held.word.shards[row] {
+                    Some(slot) => numbers(slot, chunk.width),
+                    None => &[],
+                });
+            }
+        }
+        self.sweep.run(&seed, &tasks, &shards, chunk, scale, out);
+        // Groups that do not agree: who is it?
+        let mut doubtful = false;
+        let mut ratio = 0f32;
+        for (group, task) in tasks.iter_mut().enumerate().filter(|(_, task)| task.learn == Learn::Whether) {
+            let checked = self.sweep.checked(group);
+            if checked.agrees {
+                ratio = ratio.max(checked.ratio as f32);
+            } else {
+                (task.learn, doubtful) = (Learn::Who, true);
+            }
+        }
+        if doubtful {
+            for task in tasks.iter_mut().filter(|task| task.learn == Learn::Whether) {
+                // It agrees.
+                task.learn = Learn::Nothing;
+            }
+            self.sweep.learn(&seed, &tasks, &shards, chunk);
+        }
+        self.shards = recycle(shards);
+        let mut decided = true;
+        used.clear();
+        for (group, task) in tasks.iter().enumerate() {
+            let at = self.gathers[index as usize].words[group].expect("every group's word is here") as usize;
+            let Held { mut word, verdict } = self.held[at].take().expect("a gather points to held words");
+            let came = word.present;
+            let verdict = match (verdict, task.learn) {
+                (Verdict::Agreed(rows), _) => Verdict::Agreed(rows),
+                (_, Learn::Nothing | Learn::Whether) => {
+                    if self.job.plan.rule != Rule::Mean {
+                        self.board.believed(word.round, ratio, ratio);
+                    }
+                    let entry = self.entry(word.round, word.group, word.chunk);
+                    // Complete, or nobody checks anything: no shard can come that would have to be checked.
+                    self.entries[entry] = Entry { round: word.round, state: State::Unknown };
+                    let rows = word.present;
+                    self.agreed(&mut word, rows)
+                }
+                (_, Learn::Who) => {
+                    let (place, length) = (self.entry(word.round, word.group, word.chunk), self.judge.word_len());
+                    let kept = &mut self.kept[place * length..][..length];
+                    let judged = self.judge.judge_swept(&word, &self.sweep, &seed, chunk.width, kept);
+                    self.settle(&mut word, judged)
+                }
+            };
+            match verdict {
+                Verdict::Agreed(rows) => {
+                    // Who is only absent may be honest.
+                    self.honest[group] = self.honest[group].union(rows).without(came.without(rows));
+                    used.push(self.sweep.used(rows));
+                }
+                _ => decided = false,
+            }
+            self.held[at] = Some(Held { word, verdict });
+        }
+        if planted(Bug::OneSetForAll) && decided {
+            let first = used[0];
+            for (group, used) in used.iter_mut().enumerate() {
+                let at = self.gathers[index as usize].words[group].expect("every group's word is here") as usize;
+                let shards = &self.held[at].as_ref().expect("a gather points to held words").word.shards;
+                if first.iter().all(|row| shards[row].is_some()) {
+                    *used = first;
+                }
+            }
+        }
+        let right = decided && used.iter().zip(&tasks).all(|(used, task)| *used == task.used);
+        if decided && !right {
+            self.recover_again(index, &used, chunk, out);
+        }
+        (self.tasks, self.used) = (tasks, used);
+        decided
+    }
+
+    /// The guess was wrong: recovers from the rows that agree.
+    fn recover_again(&mut self, index: u32, used: &[Rows], chunk: &Chunk, out: &mut [f32]) {
+        self.board.count(Counter::ChunksRepeated, 1);
+        let r = self.job.plan.parameters.redundancy();
+        let mut shards = recycle(std::mem::take(&mut self.shards));
+        for at in &self.gathers[index as usize].words {
+            let at = at.expect("every group's word is here");
+            let word = &self.held[at as usize].as_ref().expect("a gather points to held words").word;
+            for row in 0..r {
+                shards.push(match &word.shards[row] {
+                    Some(slot) => numbers(slot, chunk.width),
+                    None => &[],
+                });
+            }
+        }
+        self.sweep.recover(used, &shards, chunk, self.job.plan.scale, out);
+        self.shards = recycle(shards);
     }
 
     fn decode(&mut self, index: u32, mut slot: Slot) {
@@ -145,63 +479,15 @@ impl Decoder {
         let chunk = self.job.plan.layout.chunk(number as usize);
         let len = HEADER_BYTES + 4 * chunk.len;
         let out: &mut [f32] = bytemuck::cast_slice_mut(&mut slot[HEADER_BYTES..len]);
-        self.recover(index, &chunk, out);
+        if !self.attempt(index, out, &chunk) {
+            return;
+        }
         let header =
             Header { job: self.job.number, session: self.job.epoch, round, chunk: number, ..Header::new(Kind::Update) };
         let checksum = seal(header, &mut slot[..len]);
         self.discard(index);
         self.board.count(Counter::ChunksDecoded, 1);
         self.pusher.push_within_limit(ToPusher::Update { round, chunk: number, checksum, slot, len });
-    }
-
-    /// `out` = scale x sum over groups, in the order of the groups: the result does not depend on who came first.
-    fn recover(&mut self, index: u32, chunk: &Chunk, out: &mut [f32]) {
-        let Decoder { gathers, held, recoverer, sums, job, .. } = self;
-        let gather = &gathers[index as usize];
-        let word = |group: usize| {
-            let at = gather.words[group].expect("a complete gather has every group's word");
-            held[at as usize].as_ref().expect("a gather points to held words")
-        };
-        let groups = gather.words.len();
-        let (raw, scale, stride) = (job.generator.raw_rows(), job.plan.scale, job.plan.layout.chunk_width());
-        let rows_of = |group: usize| if planted(Bug::OneSetForAll) { word(0).1 } else { word(group).1 };
-        for first in 0..groups {
-            let rows = rows_of(first);
-            if (0..first).any(|before| rows_of(before) == rows) {
-                continue; // summed with an earlier group
-            }
-            // Where all raw rows agree, recovery copies them and needs no other.
-            let used = if !raw.is_empty() && raw.is_subset(rows) { raw } else { rows };
-            let shard = |group: usize, row: usize| match &word(group).0.shards[row] {
-                Some(slot) => numbers(slot, chunk.width),
-                None => &[],
-            };
-            let same = (first..groups).filter(|group| rows_of(*group) == rows);
-            let alone = same.clone().count() == 1;
-            if !alone {
-                for (rank, row) in used.iter().enumerate() {
-                    let sum = &mut sums[rank * stride..][..chunk.width];
-                    let mut groups = same.clone();
-                    let one = groups.next().expect("at least the first");
-                    sum.copy_from_slice(shard(one, row));
-                    groups
-                        .map(|group| shard(group, row))
-                        .filter(|row| !row.is_empty())
-                        .for_each(|row| sum_into(sum, row));
-                }
-            }
-            let sums = &*sums;
-            let row_at = |rank: usize| used.iter().nth(rank).expect("a rank within the set");
-            let shard_of = |rank: usize| match alone {
-                true => shard(first, row_at(rank)),
-                false => &sums[rank * stride..][..chunk.width],
-            };
-            if first == 0 {
-                recoverer.recover(used, shard_of, chunk, scale, out);
-            } else {
-                recoverer.accumulate(used, shard_of, chunk, scale, out);
-            }
-        }
     }
 }
 
@@ -212,19 +498,24 @@ impl Stage for Decoder {
         if closed != self.first {
             self.release(closed);
         }
-        for _ in 0..WORDS_PER_STEP {
-            let Some(message) = self.words.pop() else { break };
+        for _ in 0..MESSAGES_PER_STEP {
+            let Some(message) = self.messages.pop() else { break };
             busy = true;
             match message {
-                ToDecoder::Located { word, rows } => self.take_in(word, rows),
-                ToDecoder::Undecodable { round, group, chunk, reason } => {
-                    self.pusher.push_within_limit(ToPusher::Undecodable { round, group, chunk, reason });
+                ToDecoder::Word(word) => self.take_in(word),
+                ToDecoder::Further(shard) => self.further(shard),
+                ToDecoder::Expired { round } => self.expire(round),
+                ToDecoder::Starved { round, group, chunk, reason } => {
+                    // What is known to be wrong tells more than what never came for want of credits.
+                    self.expire(round);
+                    self.fail(round, group, chunk, reason);
                 }
             }
         }
-        while let Some(&index) = self.complete.front() {
+        while let Some(&index) = self.ready.front() {
             let Some(slot) = self.updates.take(0) else { break };
-            self.complete.pop_front();
+            self.ready.pop_front();
+            self.gathers[index as usize].queued = false;
             self.decode(index, slot);
             busy = true;
         }

@@ -1,5 +1,6 @@
 //! Every bound of the pipeline, computed from the plan in one place.
 
+use crate::memory::Slab;
 use crate::wire::{HEADER_BYTES, Plan, REPORT_BYTES};
 
 /// How much of everything there can be. All rings have room for all that can be on its way, so that handing over between stages
@@ -81,11 +82,11 @@ impl Limits {
 
     /// Bytes of slots for shards, in a job of `workers` workers.
     pub fn shard_bytes(&self, workers: usize) -> usize {
-        workers * self.credits * self.shard_slot_bytes.next_multiple_of(64)
+        Slab::bytes(workers, self.credits, self.shard_slot_bytes).unwrap_or(usize::MAX)
     }
 
     /// Bytes of slots for updates and reports.
     pub fn update_bytes(&self) -> usize {
-        2 * self.updates * self.update_slot_bytes.next_multiple_of(64)
+        Slab::bytes(2, self.updates, self.update_slot_bytes).unwrap_or(usize::MAX)
     }
 }

@@ -1,7 +1,7 @@
-//! From frames to updates: five stages, each with one kind of input and one kind of output.
+//! From frames to updates: four stages, each with one kind of input and one kind of output.
 //!
 //! ```text
-//! Frame -> receiver -> Shard -> assembler -> Word -> locator -> Located -> decoder -> Update -> pusher -> Frame
+//! Frame -> receiver -> Shard -> assembler -> Word -> decoder -> Update -> pusher -> Frame
 //! ```
 //!
 //! A stage's `step` does what can be done now and returns; it never blocks, sleeps or spawns, and after
@@ -9,14 +9,13 @@
 //! back, over the [`Board`]. A round is a stream of independent chunks, so receiving, decoding and pushing of one round
 //! overlap, and memory is bounded by the shards in flight.
 //!
-//! `locator` and `decoder` may exist several times (*lanes*); a chunk belongs to the lane `chunk % lanes`, so the result does
-//! not depend on how many there are.
+//! There may be several decoders (*lanes*); a chunk belongs to the lane `chunk % lanes`, so the result does not depend on how many
+//! there are.
 
 mod assembler;
 mod board;
 mod decoder;
 mod limits;
-mod locator;
 mod pusher;
 mod reactor;
 mod receiver;
@@ -34,14 +33,13 @@ pub use assembler::Assembler;
 pub use board::{Board, Counter};
 pub use decoder::Decoder;
 pub use limits::Limits;
-pub use locator::Locator;
 pub use pusher::{Pusher, read_journal};
 pub use reactor::{Idle, Reactor, ReactorError};
 pub use receiver::Receiver;
 pub use sabotage::{Bug, plant};
 
-use crate::code::{Generator, ROWS_MAX, Rows};
-use crate::memory::{Bell, Slab, Slot};
+use crate::code::{Generator, ROWS_MAX, Rows, Verify};
+use crate::memory::{Bell, ClaimError, HugePages, Slab, Slot};
 use crate::transport::{Disconnect, Inbound, LinkFailure, Outbound};
 use crate::wire::{HEADER_BYTES, Plan, Report, Resume, UndecodableReason};
 use ring::{Producer, ring};
@@ -59,6 +57,8 @@ pub struct Job {
     pub epoch: u64,
     /// Secret projections per shard.
     pub projections: usize,
+    /// How words are checked in which nobody is known to lie.
+    pub verify: Verify,
     /// How long to wait for further shards once r_c + s have come; zero decides at once.
     pub linger: Duration,
     /// A session that does not take what is sent to it for this long is ended.
@@ -160,11 +160,11 @@ impl Word {
     }
 }
 
-/// What the assembler sends to a locator.
+/// What the assembler sends to a decoder.
 #[derive(Debug)]
 // A word is as large as its slots' handles; boxing it would allocate on the data path.
 #[allow(clippy::large_enum_variant)]
-enum ToLocator {
+enum ToDecoder {
     /// Enough shards to try.
     Word(Word),
     /// A shard that came after its word went out.
@@ -173,16 +173,6 @@ enum ToLocator {
     Expired { round: u64 },
     /// A word that never had enough shards.
     Starved { round: u64, group: u32, chunk: u32, reason: UndecodableReason },
-}
-
-/// What a locator sends to its decoder.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant)]
-enum ToDecoder {
-    /// A word and the rows to recover from; the others are gone.
-    Located { word: Word, rows: Rows },
-    /// The round cannot be decoded.
-    Undecodable { round: u64, group: u32, chunk: u32, reason: UndecodableReason },
 }
 
 /// What a decoder sends to the pusher.
@@ -251,9 +241,7 @@ pub struct Pipeline {
     pub receiver: Receiver,
     /// Gathers shards into words.
     pub assembler: Assembler,
-    /// Finds who lied; one per lane.
-    pub locators: Vec<Locator>,
-    /// Recovers sums; one per lane.
+    /// Finds who lied, and recovers sums; one per lane.
     pub decoders: Vec<Decoder>,
     /// Sends updates and reports.
     pub pusher: Pusher,
@@ -307,8 +295,6 @@ pub struct Bells {
     pub receiver: Arc<Bell>,
     /// Of the assembler.
     pub assembler: Arc<Bell>,
-    /// Of the locator of each lane.
-    pub locators: Vec<Arc<Bell>>,
     /// Of the decoder of each lane.
     pub decoders: Vec<Arc<Bell>>,
     /// Of the pusher.
@@ -319,55 +305,85 @@ impl Bells {
     /// Bells for `lanes` lanes that wake nobody: for a caller that steps all stages itself.
     pub fn silent(lanes: usize) -> Bells {
         let bell = || Arc::new(Bell::silent());
-        Bells {
-            receiver: bell(),
-            assembler: bell(),
-            locators: (0..lanes).map(|_| bell()).collect(),
-            decoders: (0..lanes).map(|_| bell()).collect(),
-            pusher: bell(),
-        }
+        Bells { receiver: bell(), assembler: bell(), decoders: (0..lanes).map(|_| bell()).collect(), pusher: bell() }
+    }
+}
+
+/// The slots of a pipeline.
+pub struct Slabs {
+    /// Where shards land: each worker's own.
+    pub shards: Slab,
+    /// Where updates (holder 0) and reports (holder 1) are sent from.
+    pub updates: Slab,
+}
+
+impl Slabs {
+    /// All slots of a job, touched from the calling thread.
+    ///
+    /// # Errors
+    /// If there is not so much memory, or no huge pages where they are required.
+    pub fn claim(job: &Job, bells: &Bells, huge: HugePages) -> Result<Slabs, ClaimError> {
+        Slabs::by(job, bells, |holders, slots, bytes, bells| Slab::claim(holders, slots, bytes, bells, huge))
+    }
+
+    fn by<E>(
+        job: &Job,
+        bells: &Bells,
+        claim: impl Fn(usize, usize, usize, Vec<Arc<Bell>>) -> Result<Slab, E>,
+    ) -> Result<Slabs, E> {
+        let limits = Limits::of(&job.plan, job.updates);
+        let workers = job.plan.parameters.workers();
+        let shards = claim(workers, limits.credits, limits.shard_slot_bytes, vec![bells.receiver.clone()])?;
+        let update_bells = bells.decoders.iter().chain([&bells.pusher]).cloned().collect();
+        let updates = claim(2, limits.updates, limits.update_slot_bytes, update_bells)?;
+        Ok(Slabs { shards, updates })
     }
 }
 
 impl Pipeline {
-    /// Claims all memory and connects the stages; the number of lanes is that of the locators' bells.
+    /// Connects the stages, with slots that are not touched yet; the number of lanes is that of the decoders' bells.
     ///
     /// # Panics
-    /// If there is no lane, or not as many locators as decoders.
+    /// If there is no lane, or no memory.
     pub fn new(job: &Job, bells: &Bells) -> Pipeline {
-        let lanes = bells.locators.len();
-        assert!(lanes >= 1 && lanes == bells.decoders.len(), "as many locators as decoders, at least one");
+        let claim = |holders, slots, bytes, bells| Ok(Slab::new(holders, slots, bytes, bells));
+        let Ok(slabs) = Slabs::by::<std::convert::Infallible>(job, bells, claim);
+        Pipeline::with_slabs(job, bells, slabs)
+    }
+
+    /// [`Pipeline::new`] with slots that were claimed before, for this job and these bells.
+    ///
+    /// # Panics
+    /// If there is no lane.
+    pub fn with_slabs(job: &Job, bells: &Bells, slabs: Slabs) -> Pipeline {
+        let lanes = bells.decoders.len();
+        assert!(lanes >= 1, "there is a decoder");
         let job = Arc::new(job.clone());
         let limits = Limits::of(&job.plan, job.updates);
-        let workers = job.plan.parameters.workers();
         let board = Arc::new(Board::new(&job));
-        let shards = Slab::new(workers, limits.credits, limits.shard_slot_bytes, vec![bells.receiver.clone()]);
-        let update_bells = bells.decoders.iter().chain([&bells.pusher]).cloned().collect();
-        let updates = Slab::new(2, limits.updates, limits.update_slot_bytes, update_bells);
+        let Slabs { shards, updates } = slabs;
         let events = Arc::new(ArrayQueue::new(limits.events));
 
         let (inbound, admitted_in) = ring(limits.admissions, bells.receiver.clone());
         let (outbound, admitted_out) = ring(limits.admissions, bells.pusher.clone());
         let (to_assembler, from_receiver) = ring(limits.shards_ring, bells.assembler.clone());
         let (to_pusher, from_decoders) = ring(limits.updates_ring(lanes), bells.pusher.clone());
-        let mut to_locators = Vec::new();
-        let (mut locators, mut decoders) = (Vec::new(), Vec::new());
+        let (mut to_decoders, mut decoders) = (Vec::new(), Vec::new());
         for lane in 0..lanes {
-            let (to_locator, from_assembler) = ring(limits.words_ring, bells.locators[lane].clone());
-            let (to_decoder, from_locator) = ring(limits.words_ring, bells.decoders[lane].clone());
-            to_locators.push(to_locator);
-            locators.push(Locator::new(&job, lane, lanes, board.clone(), from_assembler, to_decoder));
-            decoders.push(Decoder::new(&job, board.clone(), updates.clone(), from_locator, to_pusher.clone()));
+            let (to_decoder, from_assembler) = ring(limits.words_ring, bells.decoders[lane].clone());
+            to_decoders.push(to_decoder);
+            let (updates, to_pusher) = (updates.clone(), to_pusher.clone());
+            decoders.push(Decoder::new(&job, lane, lanes, board.clone(), updates, from_assembler, to_pusher));
         }
         let receiver =
             Receiver::new(&job, board.clone(), shards, admitted_in, to_assembler, bells.pusher.clone(), events.clone());
-        let assembler = Assembler::new(&job, board.clone(), from_receiver, to_locators);
-        let wake = [&bells.receiver, &bells.assembler].into_iter().chain(&bells.locators).chain(&bells.decoders);
+        let assembler = Assembler::new(&job, board.clone(), from_receiver, to_decoders);
+        let wake = [&bells.receiver, &bells.assembler].into_iter().chain(&bells.decoders);
         let wake: Vec<Arc<Bell>> = wake.cloned().collect();
         let all = wake.iter().chain([&bells.pusher]).cloned().collect();
         let pusher = Pusher::new(&job, board.clone(), updates, admitted_out, from_decoders, wake, events.clone());
         let handle = Handle { inbound, outbound, events, board, bells: all };
-        Pipeline { receiver, assembler, locators, decoders, pusher, handle }
+        Pipeline { receiver, assembler, decoders, pusher, handle }
     }
 
     /// Steps every stage once, in the order of the flow: the whole daemon as one function of time.
@@ -382,15 +398,13 @@ impl Pipeline {
 
     /// Words and chunks that some stage keeps now, between stages not counted: 0 when every round that began is over.
     pub fn held(&self) -> usize {
-        let locators = self.locators.iter().map(Locator::held);
-        self.assembler.held() + locators.chain(self.decoders.iter().map(Decoder::held)).sum::<usize>()
+        self.assembler.held() + self.decoders.iter().map(Decoder::held).sum::<usize>()
     }
 
     fn stages(&mut self) -> impl Iterator<Item = &mut dyn Stage> {
         let first: [&mut dyn Stage; 2] = [&mut self.receiver, &mut self.assembler];
-        let locators = self.locators.iter_mut().map(|stage| stage as &mut dyn Stage);
         let decoders = self.decoders.iter_mut().map(|stage| stage as &mut dyn Stage);
-        first.into_iter().chain(locators).chain(decoders).chain([&mut self.pusher as &mut dyn Stage])
+        first.into_iter().chain(decoders).chain([&mut self.pusher as &mut dyn Stage])
     }
 
     /// The earliest time at which a stage wants to be stepped even if nothing happens.

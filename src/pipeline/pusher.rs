@@ -320,7 +320,9 @@ impl Pusher {
             let limit = limit.max(peer.outbound.fails_within());
             let over = peer.stalled.is_some_and(|since| context.now.saturating_duration_since(since) >= limit);
             if peer.writable || wants_turn || over {
-                match peer.outbound.flush(context.now) {
+                let flushed = peer.outbound.flush(context.now);
+                self.board.count(Counter::WriteCalls, peer.outbound.calls());
+                match flushed {
                     Ok(flushed) => {
                         self.board.count(Counter::BytesSent, flushed.bytes as u64);
                         busy |= flushed.bytes > 0;
@@ -392,7 +394,7 @@ fn journal_bytes(closed: Resume) -> [u8; JOURNAL_BYTES] {
     bytes[..8].copy_from_slice(b"SOLNJRN1");
     bytes[8..16].copy_from_slice(&closed.round.to_le_bytes());
     bytes[16..24].copy_from_slice(&closed.digest.to_le_bytes());
-    let checksum = crc32c::crc32c(&bytes[..24]);
+    let checksum = crc_fast::crc32_iscsi(&bytes[..24]);
     bytes[24..28].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }

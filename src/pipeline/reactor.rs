@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
+use super::board::{Board, Counter};
 use super::{Context, Progress, Stage};
 use crate::memory::Bell;
 
@@ -13,6 +14,8 @@ const BELL: Token = Token(usize::MAX);
 const EVENTS: usize = 256;
 /// A parked reactor looks up at least this often.
 const LOOK_UP: Duration = Duration::from_millis(500);
+/// How long a reactor looks on before it parks, where a core is to spare: a wake-up by the kernel takes about as long.
+const LOOK_ON: Duration = Duration::from_micros(50);
 /// While stages have work, sockets are asked for readiness once in so many steps.
 const STEPS_PER_POLL: usize = 4;
 
@@ -25,6 +28,15 @@ pub enum Idle {
     Yield,
     /// Looks again at once: the least delay, and a whole core.
     Spin,
+    /// Look again for a moment, then sleep: only with a core more than there are reactors.
+    LookThenPark,
+}
+
+impl Idle {
+    /// Does a reactor ever sleep, so that something must wake it?
+    pub fn sleeps(self) -> bool {
+        matches!(self, Idle::Park | Idle::LookThenPark)
+    }
 }
 
 /// Why a reactor cannot run.
@@ -40,6 +52,7 @@ pub struct Reactor {
     poll: Poll,
     bell: Arc<Bell>,
     idle: Idle,
+    board: Option<Arc<Board>>,
 }
 
 impl Reactor {
@@ -50,7 +63,12 @@ impl Reactor {
     pub fn new(idle: Idle) -> Result<Reactor, ReactorError> {
         let poll = Poll::new().map_err(ReactorError::Poll)?;
         let waker = Waker::new(poll.registry(), BELL).map_err(ReactorError::Poll)?;
-        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle })
+        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle, board: None })
+    }
+
+    /// Counts its system calls there.
+    pub fn count_on(&mut self, board: Arc<Board>) {
+        self.board = Some(board);
     }
 
     /// Rings when there is work for this reactor.
@@ -65,17 +83,23 @@ impl Reactor {
     pub fn run(&mut self, stages: &mut [Box<dyn Stage>], over: impl Fn() -> bool) -> Result<(), ReactorError> {
         let mut events = Events::with_capacity(EVENTS);
         let mut steps = 0;
+        let mut idle_since: Option<Instant> = None;
         while !over() {
             let busy = self.step(stages);
             steps += 1;
             if busy {
+                idle_since = None;
                 if steps % STEPS_PER_POLL == 0 {
                     self.look(&mut events, Some(Duration::ZERO), stages)?;
                 }
                 continue;
             }
             match self.idle {
-                Idle::Park => {
+                Idle::LookThenPark if idle_since.get_or_insert_with(Instant::now).elapsed() < LOOK_ON => {
+                    self.look(&mut events, Some(Duration::ZERO), stages)?;
+                    std::hint::spin_loop();
+                }
+                Idle::Park | Idle::LookThenPark => {
                     // Announce first, look once more, sleep only then: see `Bell`.
                     self.bell.about_to_park();
                     if !over() && !self.step(stages) {
@@ -87,6 +111,7 @@ impl Reactor {
                         self.look(&mut events, Some(wait), stages)?;
                     }
                     self.bell.awake();
+                    idle_since = None;
                 }
                 Idle::Yield => {
                     self.look(&mut events, Some(Duration::ZERO), stages)?;
@@ -116,6 +141,7 @@ impl Reactor {
         wait: Option<Duration>,
         stages: &mut [Box<dyn Stage>],
     ) -> Result<(), ReactorError> {
+        self.board.iter().for_each(|board| board.count(Counter::PollCalls, 1));
         match self.poll.poll(events, wait) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),

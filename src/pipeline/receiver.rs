@@ -106,6 +106,25 @@ impl Landing for SlotLanding {
         Ok(Some(&mut slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]))
     }
 
+    fn places<'a>(
+        &'a mut self,
+        header: &Header,
+        further: &mut [&'a mut [u8]],
+    ) -> Result<Option<&'a mut [u8]>, Violation> {
+        if !self.may_come(header)? {
+            return Ok(None);
+        }
+        let mut slots = self.posted.iter_mut();
+        let first = slots.next().ok_or(Violation::Credit)?;
+        // Most workers send all chunks of a round in their order.
+        let layout = &self.job.plan.layout;
+        let chunks = header.chunk as usize + 1..layout.chunks();
+        for ((place, slot), chunk) in further.iter_mut().zip(slots).zip(chunks) {
+            *place = &mut slot[HEADER_BYTES..HEADER_BYTES + 4 * layout.chunk(chunk).width];
+        }
+        Ok(Some(&mut first[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]))
+    }
+
     fn landed(&mut self, header: &mut Header) -> Result<bool, Violation> {
         self.may_come(header)
     }
@@ -176,6 +195,7 @@ impl Receiver {
             }
         }
         peer.inbound.close();
+        self.board.count(Counter::ReadCalls, peer.inbound.calls());
         self.board.set_connected(index, false);
         // Words may wait for this worker.
         self.assembler.ring();
@@ -221,6 +241,7 @@ impl Receiver {
         if !peer.readable && !peer.inbound.wants_turn() {
             return Ok(false);
         }
+        self.board.count(Counter::ReadCalls, peer.inbound.calls());
         for taken in 0..FRAMES_PER_TURN {
             let Some(header) = peer.inbound.receive(&mut peer.landing, context.now)? else {
                 // A frame that waits for its round is not announced again.

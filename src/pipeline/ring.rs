@@ -57,11 +57,6 @@ impl<T> Clone for Producer<T> {
 }
 
 impl<T> Consumer<T> {
-    /// How many values are waiting now.
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
     /// The oldest value.
     pub fn pop(&self) -> Option<T> {
         self.queue.pop()

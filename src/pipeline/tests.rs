@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::client::{Session, Source, generator_digest};
-use crate::code::{Family, Form, Layout, Parameters};
+use crate::code::{Family, Form, Layout, Parameters, Verify};
 use crate::transport::{Connection, Disconnect, Flushed, Outbound, Outgoing, memory};
 use crate::wire::{RoundOutcome, Rule, Welcome};
 
@@ -33,6 +33,7 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
         number: 1,
         epoch: 77,
         projections: 4,
+        verify: Verify::Random,
         linger: Duration::ZERO,
         write_deadline: Duration::from_secs(2),
         updates: 4,
@@ -241,8 +242,10 @@ fn shards_of_a_worker_whose_first_round_is_not_open_yet_wait_until_it_is() {
             if cluster.sessions[0].next_round() < 4 {
                 cluster.sessions[0].begin().unwrap();
             }
-            cluster.sessions[0].pump(Source::Separate(gradient), None);
-            (0..5).for_each(|_| cluster.turn());
+            for _ in 0..5 {
+                cluster.sessions[0].pump(Source::Separate(gradient), None);
+                cluster.turn();
+            }
         }
         assert_eq!(
             (board.counted(Counter::ShardsAccepted) - before, board.counted(Counter::Violations)),
@@ -335,7 +338,7 @@ fn a_word_that_comes_to_the_locator_after_its_round_was_closed_holds_no_slots() 
     };
     // Chunk 0 fails; before anybody knows, chunk 1 has shards enough to try.
     send(&mut cluster, 4);
-    cluster.pipeline.locators[0].step(&context);
+    cluster.pipeline.decoders[0].step(&context);
     cluster.pipeline.receiver.step(&context);
     cluster.pipeline.pusher.step(&context);
     send(&mut cluster, 3);

@@ -168,27 +168,29 @@ fn memory(page: &mut Page, report: &PlanReport) {
     page.section("Memory of the daemon for what is in flight");
     let half = memory.update_slots / 2;
     let updates = if half == input.updates {
-        format!("2 x {half} updates")
+        format!("{half} updates")
     } else {
-        format!("2 x {half} reports (2 per round in flight)")
+        format!("{half} reports: 2 per round in flight")
     };
-    let sum = |slots: String, bytes: usize| format!("{slots} x {} B", grouped(bytes as u64));
-    let total = |slots: usize, each: usize| grouped((slots * each) as u64);
+    let grouped = |bytes: usize| grouped(bytes as u64);
     page.table(
         "<<>",
         &[
             vec![
                 "shards".into(),
-                sum(
-                    format!("{} worker{} x {} credits", code.workers, plural(code.workers), input.credits),
-                    memory.shard_slot_bytes,
+                format!(
+                    "{} worker{} x {} B ({} credits)",
+                    code.workers,
+                    plural(code.workers),
+                    grouped(memory.shard_bytes / code.workers),
+                    input.credits
                 ),
-                format!("{} B", total(memory.shard_slots, memory.shard_slot_bytes)),
+                format!("{} B", grouped(memory.shard_bytes)),
             ],
             vec![
                 "updates".into(),
-                sum(updates, memory.update_slot_bytes),
-                format!("{} B", total(memory.update_slots, memory.update_slot_bytes)),
+                format!("2 x {} B ({updates})", grouped(memory.update_bytes / 2)),
+                format!("{} B", grouped(memory.update_bytes)),
             ],
             vec!["total".into(), "".into(), bytes(memory.total as f64)],
         ],

@@ -82,15 +82,21 @@ fn a_single_chunk_is_not_overlapped() {
 #[test]
 fn memory_is_slots_times_their_sizes() {
     let memory = quick(&fifteen(1)).unwrap().memory;
-    assert_eq!((memory.shard_slots, memory.shard_slot_bytes), (15 * 8, 64 + 4 * 16384));
-    assert_eq!((memory.update_slots, memory.update_slot_bytes), (2 * 16, 64 + 4 * 16384));
-    assert_eq!(memory.total, 7_872_000 + 2_099_200);
-    assert_eq!(memory.pinned, 7_872_000 + memory.shard_slots / 8 * 2_099_200, "8 credits per worker");
-    // 64 + 400 bytes take 512; 11 x 400 + 64 take 4480. Two reports per round in flight outnumber the one update.
+    // 65,600 bytes take 16 pages and 1,088; 8 of them 130 pages and 1,088; 16 of them 260 and as many.
+    assert_eq!((memory.shard_slots, memory.shard_slot_bytes), (15 * 8, 66_624));
+    assert_eq!((memory.update_slots, memory.update_slot_bytes), (2 * 16, 66_624));
+    assert_eq!((memory.shard_bytes, memory.update_bytes), (15 * 533_568, 2 * 1_066_048));
+    assert_eq!(memory.total, memory.shard_bytes + memory.update_bytes);
+    assert_eq!(
+        memory.pinned,
+        memory.shard_bytes + memory.shard_slots / 8 * memory.update_bytes,
+        "8 credits per worker"
+    );
+    // 64 + 400 bytes take 512; 11 x 400 + 64 take a page and 1,088. Two reports per round in flight outnumber the one update.
     let narrow = PlanInput { chunk_width: 100, credits: 2, updates: 1, window: 8, ..fifteen(11) };
     let memory = quick(&narrow).unwrap().memory;
-    assert_eq!((memory.shard_slot_bytes, memory.update_slots, memory.update_slot_bytes), (512, 2 * 16, 4480));
-    assert_eq!(memory.total, 30 * 512 + 32 * 4480);
+    assert_eq!((memory.shard_slot_bytes, memory.update_slots, memory.update_slot_bytes), (512, 2 * 16, 5184));
+    assert_eq!((memory.shard_bytes, memory.update_bytes), (30 * 512, 2 * (20 * 4096 + 1088)));
 }
 
 #[test]
@@ -281,7 +287,7 @@ fn text_says_what_was_planned() {
         "a chunk is\n               done when 13 of 15 shards agree",
         "  upload           4.00 MB      60.1 MB  4.80 ms",
         "62 chunks",
-        "15 workers x 8 credits x 65,600 B   7,872,000 B",
+        "15 workers x 533,568 B (8 credits)",
         "r_c = 1 is faster, 303 ms a round instead of 803 ms",
         "[job]",
     ] {

@@ -98,6 +98,22 @@ pub trait Landing {
     /// If such a frame may not come now: the connection ends.
     fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation>;
 
+    /// [`Landing::place`], and where the payloads of the frames after this one will land if they are the next that its sender has: into
+    /// `further`, from the first on, each as long as that payload would be. It is a guess, so that several frames can be read at
+    /// once: their headers are not known yet, and `place` is asked for each of them later. It must then answer the same memory for a
+    /// frame of that length, and what does not come as guessed is copied to where it belongs.
+    ///
+    /// # Errors
+    /// As there.
+    fn places<'a>(
+        &'a mut self,
+        header: &Header,
+        further: &mut [&'a mut [u8]],
+    ) -> Result<Option<&'a mut [u8]>, Violation> {
+        let _ = further;
+        self.place(header)
+    }
+
     /// A frame whose payload stands already where it belongs: in a slot that was posted, or at the address that the peer was told.
     /// `true`: taken, and `header` is now all that is known of it; `false`: not now, ask again.
     ///
@@ -151,6 +167,11 @@ pub trait Inbound: Send {
     /// A lent slot that will not be filled any more.
     fn give_back(&mut self) -> Option<Slot> {
         None
+    }
+
+    /// System calls since this was last asked.
+    fn calls(&mut self) -> u64 {
+        0
     }
 
     /// Why the faster of two ways was given up, once after it was.
@@ -236,6 +257,11 @@ pub trait Outbound: Send {
     /// Is it changing to another way, so that nothing can leave whatever the peer does? Not for long.
     fn is_changing(&self) -> bool {
         false
+    }
+
+    /// System calls since this was last asked.
+    fn calls(&mut self) -> u64 {
+        0
     }
 
     /// The rounds before `round` are collected: tells the peer, where it writes to places that they took up.

@@ -168,7 +168,10 @@ impl Header {
     /// The checksum that this header has with this payload.
     pub fn checksum_over(&self, payload: &[u8]) -> u32 {
         let bare = Header { checksum: 0, ..*self };
-        crc32c::crc32c_append(crc32c::crc32c(&bare.write()), payload)
+        let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+        digest.update(&bare.write());
+        digest.update(payload);
+        digest.finalize() as u32
     }
 
     /// Does the checksum agree with this payload?

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use solon::client::generator_digest;
-use solon::code::{Family, Form, Generator, Layout, Parameters, Tolerance};
+use solon::code::{Family, Form, Generator, Layout, Parameters, Tolerance, Verify};
 use solon::pipeline::Job;
 use solon::transport::faulty::Faults;
 use solon::wire::{Plan, Rule};
@@ -271,6 +271,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         number: dice.any(),
         epoch: dice.any(),
         projections: dice.pick(&[2, 3, 4, 4, 4]),
+        verify: dice.pick(&[Verify::Random, Verify::Random, Verify::Full]),
         linger: if dice.chance(0.4) { deadline } else { Duration::ZERO },
         write_deadline: TICK * dice.between(20, 60) as u32,
         updates: dice.pick(&[1, 2, 4, 8]),

@@ -135,7 +135,9 @@ impl Strategy {
 
     /// Is every shard of it wrong beyond doubt, and its arrival like that of an honest worker?
     pub fn calm(dice: &mut Dice) -> Strategy {
-        use Attack::{Collude, Constant, Gaussian, Nan, Reverse, SignFlip};
-        Strategy::Value(Value(dice.pick(&[Collude, Constant, Gaussian, Nan, Reverse, SignFlip])))
+        // Not `Collude` or `SignFlip`: a row of the wrong code word may happen to be next to the right one's, and a mixture of
+        // slices next to 0.
+        use Attack::{Constant, Gaussian, Nan, Reverse};
+        Strategy::Value(Value(dice.pick(&[Constant, Gaussian, Nan, Reverse])))
     }
 }

@@ -281,10 +281,9 @@ impl World {
             let context = Context { now, registry: None };
             for _ in 0..self.dice.below(12) {
                 let lane = self.dice.below(self.scenario.lanes as u64) as usize;
-                let Pipeline { receiver, assembler, locators, decoders, pusher, .. } = &mut self.pipeline;
-                let stages: [&mut dyn Stage; 5] =
-                    [receiver, assembler, &mut locators[lane], &mut decoders[lane], pusher];
-                let at = self.dice.below(5) as usize;
+                let Pipeline { receiver, assembler, decoders, pusher, .. } = &mut self.pipeline;
+                let stages: [&mut dyn Stage; 4] = [receiver, assembler, &mut decoders[lane], pusher];
+                let at = self.dice.below(4) as usize;
                 for (index, stage) in stages.into_iter().enumerate() {
                     if index == at {
                         stage.step(&context);

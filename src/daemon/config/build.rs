@@ -34,10 +34,15 @@ pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Conf
         verify: Verify {
             tolerance: layers.real("verify.tolerance")?,
             projections: layers.count("verify.projections")?,
+            check: layers.choice("verify.check")?,
         },
         listen: listen?,
         rdma: rdma(layers)?,
-        memory: Memory { credits: layers.count("memory.credits")?, updates: layers.count("memory.updates")? },
+        memory: Memory {
+            credits: layers.count("memory.credits")?,
+            updates: layers.count("memory.updates")?,
+            huge_pages: layers.choice("memory.huge_pages")?,
+        },
         cores: Cores {
             map: layers.map("cores.map")?,
             pin: layers.switch("cores.pin")?,

@@ -70,7 +70,7 @@ fn defaults_are_those_of_the_design() {
     assert_eq!((config.job.scale, config.job.code), (1.0, Generator::Systematic));
     assert_eq!(config.chunks.width, 16_384);
     assert_eq!(config.rounds, Rounds { window: 2, deadline: Duration::from_secs(10), linger: Duration::ZERO });
-    assert_eq!(config.verify, Verify { tolerance: 6.0 / 16_777_216.0, projections: 4 });
+    assert_eq!(config.verify, Verify { tolerance: 6.0 / 16_777_216.0, projections: 4, check: Check::Random });
     assert_eq!(
         config.listen,
         Listen {
@@ -83,7 +83,7 @@ fn defaults_are_those_of_the_design() {
         }
     );
     assert_eq!(config.rdma, rdma::Options::default());
-    assert_eq!(config.memory, Memory { credits: 8, updates: 16 });
+    assert_eq!(config.memory, Memory { credits: 8, updates: 16, huge_pages: HugePages::Auto });
     assert_eq!(config.cores, Cores { map: CoreMap::Auto, pin: true, idle: Idle::Auto });
     assert_eq!(config.state.directory, None);
     assert_eq!(config.log, Log { format: LogFormat::Text, level: Level::Info });
@@ -96,7 +96,7 @@ fn flags_win_over_environment_over_file_over_default() {
     let env = [("SOLON_MEMORY_CREDITS", "10"), ("SOLON_MEMORY_UPDATES", "21")];
     let loaded = loaded(file, &env, &["--memory-updates", "22"]);
     assert_eq!(loaded.config.job.parameters.groups(), 3);
-    assert_eq!(loaded.config.memory, Memory { credits: 10, updates: 22 });
+    assert_eq!(loaded.config.memory, Memory { credits: 10, updates: 22, huge_pages: HugePages::Auto });
     let printed = loaded.print();
     for (setting, place) in [
         ("groups = 3", "# s.toml:3"),
@@ -121,6 +121,7 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "job.code" => ("\"dense\"", ""),
         "chunks.width" | "memory.updates" | "listen.connections_per_second" => ("100", ""),
         "rounds.deadline_ms" | "rounds.linger_ms" | "listen.handshake_ms" | "listen.write_deadline_ms" => ("1_500", ""),
+        "verify.check" => ("\"full\"", ""),
         "verify.tolerance" => ("1e-6", ""),
         "listen.address" => ("\"[::1]:80\"", ""),
         "listen.transport" => ("\"tcp\"", ""),
@@ -130,9 +131,8 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "rdma.gid_index" | "rdma.service_level" | "rdma.ack_timeout" | "rdma.retries" => ("3", ""),
         "rdma.mtu" => ("2048", ""),
         "rdma.traffic_class" => ("106", ""),
-        "cores.map" => {
-            ("[[\"receive\", \"assemble\", \"push\"], [\"locate\", \"decode\"], [\"decode\", \"locate\"]]", "")
-        }
+        "memory.huge_pages" => ("\"off\"", ""),
+        "cores.map" => ("[[\"receive\", \"assemble\", \"push\"], [\"decode\"], [\"decode\"]]", ""),
         "cores.pin" => ("false", ""),
         "cores.idle" => ("\"yield\"", ""),
         "state.directory" => ("\"/var/lib/solond\"", ""),
@@ -205,7 +205,7 @@ linger_ms = -1
 [cores]
 map = [
   ["receive", "asemble"],
-  ["locate", "locate"],
+  ["decode", "decode"],
   [],
   7,
 ]
@@ -233,19 +233,19 @@ x = 1
         "s.toml:13: rounds.window: found 9, expected an integer from 2 to 8; use at most 8",
         "s.toml:14: rounds.deadline_ms: found true, expected an integer from 1 to 3600000; write it like deadline_ms = 10000",
         "s.toml:15: rounds.linger_ms: found -1, expected an integer from 0 to 3600000; use at least 0",
-        "s.toml:19: cores.map: found the text \"asemble\", expected receive, assemble, locate, decode or push; did you mean \
+        "s.toml:19: cores.map: found the text \"asemble\", expected receive, assemble, decode or push; did you mean \
          \"assemble\"?",
-        "s.toml:20: cores.map: found \"locate\" twice on one core, expected each stage at most once per core; remove one",
+        "s.toml:20: cores.map: found \"decode\" twice on one core, expected each stage at most once per core; remove one",
         "s.toml:21: cores.map: found an array of 0, expected an array of at least one stage; write for example map = \
-         [[\"receive\", \"assemble\"], [\"locate\", \"decode\"], [\"push\"]]",
+         [[\"receive\", \"assemble\"], [\"decode\"], [\"push\"]]",
         "s.toml:22: cores.map: found 7, expected an array of at least one stage; write for example map = [[\"receive\", \
-         \"assemble\"], [\"locate\", \"decode\"], [\"push\"]]",
+         \"assemble\"], [\"decode\"], [\"push\"]]",
         "s.toml:26: log.level: found the text \"warning\", expected \"error\" or \"warn\" or \"info\" or \"debug\" or \
          \"trace\"; write it like level = \"info\"",
         "s.toml:28: log.format: found a table, expected \"text\" or \"json\"; write it like format = \"text\"",
         "environment SOLON_MEMORY_CREDITS: memory.credits: found the text \"many\", expected an integer from 2 to 1024; \
          write it like credits = 8",
-        "flag --cores-idle: cores.idle: found the text \"sleep\", expected \"auto\" or \"park\" or \"yield\" or \"spin\"; \
+        "flag --cores-idle: cores.idle: found the text \"sleep\", expected \"auto\" or \"adaptive\" or \"park\" or \"yield\" or \"spin\"; \
          write it like idle = \"auto\"",
         "flag --verify-tolerance: verify.tolerance: found 1.5, expected a number above 0 and below 1; write it like \
          tolerance = 3.5762787e-7",
@@ -355,11 +355,12 @@ fn lingering_ends_with_the_deadline() {
 #[test]
 fn a_core_map_has_every_stage_as_often_as_it_must() {
     let with = |map: &str| problem(&format!("job.dimension = 1\ncores.map = {map}\n"));
-    let all = "\"receive\", \"assemble\", \"locate\", \"decode\", \"push\"";
+    let all = "\"receive\", \"assemble\", \"decode\", \"push\"";
     let one = config(&format!("job.dimension = 1\ncores.map = [[{all}]]"));
     assert_eq!(one.cores.map, CoreMap::Fixed(vec![Stage::ALL.to_vec()]));
     assert!(with(&format!("[[{all}], [\"push\"]]")).contains("found \"push\" 2 times, expected it exactly once"));
-    assert!(with(&format!("[[{all}], [\"locate\"]]")).contains("\"locate\" 2 times and \"decode\" 1 times"));
+    let without = "\"receive\", \"assemble\", \"push\"";
+    assert!(with(&format!("[[{without}]]")).contains("found \"decode\" 0 times, expected it at least once"));
     assert!(with("[]").contains("found an array of 0"));
     assert!(with("\"all\"").contains("found the text \"all\", expected \"auto\" or an array"));
     assert!(problems("cores.map = [[\"push\"]]\njob.dimension = 1", &[], &[]).len() == 3);

@@ -326,6 +326,10 @@ impl Inbound for DaemonInbound {
         self.fell_back.take()
     }
 
+    fn calls(&mut self) -> u64 {
+        self.control.calls()
+    }
+
     fn close(&mut self) {
         self.link.close();
         self.control.close();
@@ -626,6 +630,10 @@ impl Outbound for DaemonOutbound {
 
     fn is_changing(&self) -> bool {
         matches!(self.way, Way::Waiting)
+    }
+
+    fn calls(&mut self) -> u64 {
+        self.control.calls()
     }
 
     fn close(&mut self) {

@@ -35,7 +35,7 @@ proptest! {
     fn no_toml_makes_it_panic(lines in proptest::collection::vec(
         prop_oneof![
             "\\[{0,2}(job|chunks|rounds|cores|listen|log)?(\\.[a-z]{1,3})?\\]{0,2}",
-            "(job\\.)?(name|rule|groups|workers|adversaries|dimension|window|map|address|open) ?= ?(-?[0-9]{1,20}|true|\"[a-z\"é]*\"|\\[{1,3}\"?(push|locate)?\"?,?\\]{0,3}|\\{[a-z=1]*\\}|1979-05-27|1e[0-9]{1,3})",
+            "(job\\.)?(name|rule|groups|workers|adversaries|dimension|window|map|address|open) ?= ?(-?[0-9]{1,20}|true|\"[a-z\"é]*\"|\\[{1,3}\"?(push|decode)?\"?,?\\]{0,3}|\\{[a-z=1]*\\}|1979-05-27|1e[0-9]{1,3})",
             "\\PC{0,12}",
             "[\\[\\]{}\"'=#., \\t\\r\u{0}a]{0,8}",
         ], 0..12)) {

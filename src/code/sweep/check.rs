@@ -1,0 +1,184 @@
+//! Do all rows of a group agree? One random combination of the rows after the other, which is 0 in every column if they do.
+//!
+//! With `H` the parity matrix (`H^T G = 0`) and a secret vector `u`, the combination `sum_j (H u)_j z_j` of shards is 0 but for
+//! rounding whatever the block is; a lie in any s rows makes it a secret multiple of the lie in every column. It costs K
+//! multiplications and additions per number of a shard and nothing else. Who lied does not show: for that rows are projected.
+//!
+//! The squares of the combinations over all columns, each divided by `|H u|^2`, must not exceed `(relative scale)^2` on average,
+//! where the scale is the norm of the
+//! block, which is about that of a row that mixes all slices (in the dense form the norm of a row, with a margin). A lie of whatever size, which may raise the scale, passes one combination with a
+//! probability of about the relative tolerance times a small factor, and both of two with its square: about 1e-12. *Full*
+//! verification looks at every column of `H` on its own instead: nothing is left to chance.
+//!
+//! With r_c = 1 all shards of a group are the same numbers: their bits are compared, which is full verification, too.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::super::kernels::{Kernels, Key};
+use super::super::{Generator, ROWS_MAX, Rows, Tolerance, Verify};
+
+/// The root mean square of numbers from which on squares of what is within the tolerance are in the range of f32, or do not matter.
+const SQUARES_FROM: f64 = 4e-12;
+
+/// Combinations that are made side by side.
+const TOGETHER: usize = 4;
+
+/// How far the rows of a group are from agreeing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Checked {
+    /// All rows agree, to within the tolerance.
+    pub agrees: bool,
+    /// The largest distance, relative to what is allowed; NaN if a number is not finite.
+    pub ratio: f64,
+}
+
+/// What was summed up for one group.
+#[derive(Clone, Debug)]
+pub(super) struct Tally {
+    squares: Vec<[f64; 8]>,
+    /// Squares of the rows that give the scale.
+    own: [f64; 8],
+    /// All rows had the same bits.
+    equal: bool,
+}
+
+/// Checks groups tile by tile.
+#[derive(Debug)]
+pub(super) struct Checker {
+    redundancy: usize,
+    /// Columns of the parity matrix, one after the other.
+    parity: Vec<f64>,
+    dimension: usize,
+    verify: Verify,
+    relative: f64,
+    repeats: bool,
+    /// The rows whose squares give the scale, and by how much their sum is divided.
+    scaling: Rows,
+    divisor: f64,
+    /// The combinations, one after the other: `redundancy` factors each.
+    factors: Vec<f32>,
+    combinations: usize,
+    sizes: Vec<f64>,
+    tallies: Vec<Tally>,
+}
+
+impl Checker {
+    pub fn new(generator: &Arc<Generator>, groups: usize, verify: Verify, tolerance: Tolerance) -> Checker {
+        let (r, c) = (generator.redundancy(), generator.compression());
+        let raw = generator.raw_rows();
+        let parity = (0..r - c).flat_map(|k| (0..r).map(move |row| generator.parity()[[row, k]])).collect();
+        let most = if verify == Verify::Full { r - c } else { verify.combinations().min(r - c) };
+        let tally = Tally { squares: vec![[0.0; 8]; most], own: [0.0; 8], equal: true };
+        let mut checker = Checker {
+            redundancy: r,
+            parity,
+            dimension: r - c,
+            verify,
+            relative: tolerance.relative,
+            repeats: c == 1 && (0..r).all(|row| generator.row(row) == generator.row(0)),
+            scaling: if raw.is_empty() { Rows::first(r) } else { raw },
+            divisor: if raw.is_empty() { r as f64 / 2.0 } else { 1.0 },
+            factors: vec![0.0; most * r],
+            combinations: most,
+            sizes: vec![0.0; most],
+            tallies: vec![tally; groups],
+        };
+        if verify == Verify::Full {
+            for k in 0..most {
+                let mut weights = [0.0; ROWS_MAX];
+                weights[k] = 1.0;
+                checker.combine(k, &weights);
+            }
+        }
+        checker
+    }
+
+    /// Is there anything that a check could see? With r = r_c there is not.
+    pub fn can_check(&self) -> bool {
+        self.combinations > 0
+    }
+
+    /// New secret combinations.
+    pub fn draw(&mut self, key: &Key) {
+        if self.verify == Verify::Full || self.repeats {
+            return;
+        }
+        for k in 0..self.combinations {
+            let weights = key.numbers(k as u32);
+            self.combine(k, &weights);
+        }
+    }
+
+    fn combine(&mut self, k: usize, weights: &[f64; ROWS_MAX]) {
+        let r = self.redundancy;
+        let mut exact = [0.0; ROWS_MAX];
+        for (column, weight) in self.parity.chunks_exact(r).zip(weights) {
+            exact.iter_mut().zip(column).for_each(|(x, entry)| *x += weight * entry);
+        }
+        let factors = &mut self.factors[k * r..][..r];
+        factors.iter_mut().zip(&exact).for_each(|(factor, x)| *factor = *x as f32);
+        // Columns of the parity matrix are orthonormal.
+        self.sizes[k] = weights[..self.dimension].iter().map(|x| x * x).sum::<f64>().sqrt();
+    }
+
+    pub fn clear(&mut self, group: usize) {
+        let tally = &mut self.tallies[group];
+        tally.squares.fill([0.0; 8]);
+        (tally.own, tally.equal) = ([0.0; 8], true);
+    }
+
+    /// Some columns of a group's `rows`.
+    pub fn tile(&mut self, kernels: Kernels, group: usize, rows: &[&[f32]], columns: Range<usize>) {
+        let Tally { squares, own, equal } = &mut self.tallies[group];
+        if self.repeats {
+            kernels.compare(rows, columns, own, equal);
+            return;
+        }
+        let (mut owns, mut done) = (self.scaling, 0);
+        while done < self.combinations {
+            let factors = &self.factors[done * self.redundancy..];
+            let squares = &mut squares[done..];
+            let columns = columns.clone();
+            done += match squares.len() {
+                TOGETHER.. => run::<TOGETHER>(kernels, rows, columns, factors, squares, owns, own),
+                2.. => run::<2>(kernels, rows, columns, factors, squares, owns, own),
+                _ => run::<1>(kernels, rows, columns, factors, squares, owns, own),
+            };
+            owns = Rows::EMPTY;
+        }
+    }
+
+    /// What the tiles of a group of `width` columns said.
+    pub fn verdict(&self, group: usize, width: usize, counted: usize) -> Checked {
+        let Tally { squares, own, equal } = &self.tallies[group];
+        let own = own.iter().sum::<f64>();
+        if self.repeats {
+            let agrees = *equal && own.is_finite();
+            return Checked { agrees, ratio: if agrees { 0.0 } else { f64::NAN } };
+        }
+        let scale = (own / self.divisor * (width as f64 / counted as f64)).sqrt();
+        let flushed = f64::from(f32::MIN_POSITIVE) * (width as f64).sqrt();
+        let distances =
+            squares.iter().zip(&self.sizes).map(|(squares, size)| squares.iter().sum::<f64>() / (size * size));
+        let distance = (distances.sum::<f64>() / squares.len() as f64).sqrt();
+        let ratio = distance / (self.relative * scale + flushed);
+        // NaN does not agree; nor is anything said of numbers so small that a combination's squares may have been flushed.
+        let sizeable = scale >= SQUARES_FROM * (width as f64).sqrt();
+        Checked { agrees: ratio <= 1.0 && scale.is_finite() && sizeable, ratio }
+    }
+}
+
+fn run<const K: usize>(
+    kernels: Kernels,
+    rows: &[&[f32]],
+    columns: Range<usize>,
+    factors: &[f32],
+    squares: &mut [[f64; 8]],
+    owns: Rows,
+    own: &mut [f64; 8],
+) -> usize {
+    let squares = squares.first_chunk_mut::<K>().expect("as many as combinations");
+    kernels.combinations::<K>(rows, columns, factors, squares, owns, own);
+    K
+}
