@@ -1,0 +1,142 @@
+//! Every implementation against the oracle, before any is measured.
+
+use crate::contest::{bulyan_liars, encoded, with_liars};
+use crate::data::{Matrix, fill_apart, fill_groups};
+use crate::draco::{Cyclic, repetition};
+use crate::kernels::{self, network};
+use crate::solon::Solon;
+use crate::{baseline, gram, oracle, tuned};
+
+/// No multiple of any tile, and more than one chunk of Solon's without compression.
+const DIMENSION: usize = 20_011;
+/// More than one chunk at a compression of 10.
+const LONG: usize = 170_003;
+
+/// # Panics
+/// If one of them is wrong.
+pub fn all() {
+    networks();
+    for workers in [15, 25, 45] {
+        rules(workers);
+        for liars in 0..=bulyan_liars(workers) {
+            cyclic(workers, liars);
+        }
+        codes(workers / 5, 2, 0, 1, DIMENSION);
+    }
+    codes(1, 5, 0, 5, LONG);
+    codes(3, 5, 0, 5, LONG);
+    codes(1, 17, 1, 10, LONG);
+    majorities();
+}
+
+fn close(name: &str, found: &[f32], wanted: &[f64]) {
+    let error = oracle::error(found, wanted);
+    assert!(error < 1e-4, "{name} of {DIMENSION} numbers is wrong by {error:e}");
+}
+
+/// By the 0-1 principle thresholds are enough; all of them for few wires, many for more.
+fn networks() {
+    for wires in 1..=45usize {
+        let full = network(wires, 0..wires);
+        let middle = network(wires, std::iter::once(wires / 2));
+        for turn in 0..3000u64 {
+            let bits = if wires <= 11 { turn } else { turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (turn << 31) };
+            let mut sorted: Vec<bool> = (0..wires).map(|wire| bits >> wire & 1 == 1).collect();
+            let mut halfway = sorted.clone();
+            let run = |network: &[(usize, usize)], wires: &mut [bool]| {
+                network.iter().filter(|(a, b)| a < b).for_each(|&(a, b)| {
+                    (wires[a], wires[b]) = (wires[a] & wires[b], wires[a] | wires[b]);
+                });
+            };
+            run(&full, &mut sorted);
+            run(&middle, &mut halfway);
+            assert!(sorted.is_sorted(), "a network sorts {wires} numbers");
+            assert_eq!(halfway[wires / 2], sorted[wires / 2], "a network finds the middle of {wires} numbers");
+        }
+    }
+}
+
+fn rules(workers: usize) {
+    let f = bulyan_liars(workers);
+    let mut matrix = Matrix::new(workers, DIMENSION);
+    fill_apart(&mut matrix, 3);
+    let mut out = vec![0.0; DIMENSION];
+    let rows = matrix.rows();
+    let sum: f64 = rows[0].iter().map(|x| f64::from(*x)).sum();
+    let whole = DIMENSION / 128 * 128;
+    assert!((f64::from(kernels::read(&rows[0][..whole])) - sum).abs() < 1e3, "reading reads");
+    let mean = oracle::mean(&rows);
+    kernels::mean(&rows, 1.0 / workers as f32, &mut out);
+    close("the fastest mean", &out, &mean);
+    baseline::add_each(&rows, &mut out);
+    out.iter_mut().for_each(|x| *x /= workers as f32);
+    close("the mean of dst += src", &out, &mean);
+    for kernel in gram::kernels() {
+        let found = gram::distances_by(kernel, &rows);
+        for (found, wanted) in found.iter().zip(oracle::distances(&rows)) {
+            close("the distances from inner products", &found.iter().map(|x| *x as f32).collect::<Vec<_>>(), &wanted);
+        }
+    }
+    type Rule = fn(&[&[f32]], usize, &mut [f32]);
+    let checks: [(&str, Rule, Vec<f64>); 7] = [
+        ("plain Krum", baseline::krum, oracle::krum(&rows, f)),
+        ("plain Multi-Krum", baseline::multi_krum, oracle::multi_krum(&rows, f)),
+        ("tuned Multi-Krum", tuned::multi_krum, oracle::multi_krum(&rows, f)),
+        ("Garfield's Bulyan", baseline::bulyan, oracle::bulyan_of_means(&rows, f)),
+        ("tuned Bulyan", tuned::bulyan, oracle::bulyan(&rows, f)),
+        ("plain median", |rows, _, out| baseline::median(rows, out), oracle::median(&rows)),
+        ("tuned median", |rows, _, out| tuned::median(rows, out), oracle::median(&rows)),
+    ];
+    for (name, rule, wanted) in checks {
+        out.fill(f32::NAN);
+        rule(&rows, f, &mut out);
+        close(name, &out, &wanted);
+    }
+}
+
+fn cyclic(workers: usize, liars: usize) {
+    const WIDTH: usize = 1500;
+    let mut matrix = Matrix::new(workers, WIDTH);
+    fill_apart(&mut matrix, 4);
+    let batches: Vec<Vec<f32>> = matrix.rows().iter().map(|row| row.to_vec()).collect();
+    let mut code = Cyclic::new(workers, bulyan_liars(workers), WIDTH);
+    let mut sent = code.encode(&batches);
+    let mut lying: Vec<usize> = (0..liars).map(|liar| (liar * 4 + 1) % workers).collect();
+    lying.sort_unstable();
+    for liar in &lying {
+        sent[*liar].iter_mut().enumerate().for_each(|(at, x)| *x *= -(1.0 + (at % 3) as f64));
+    }
+    let mut out = vec![0.0; WIDTH];
+    code.decode(&sent, &mut out);
+    assert_eq!(code.liars, lying, "the cyclic code of {workers} finds who lies");
+    out.iter_mut().for_each(|x| *x /= workers as f32);
+    close("Draco's cyclic code", &out, &oracle::mean(&matrix.rows()));
+}
+
+fn codes(groups: usize, s: usize, e: usize, c: usize, dimension: usize) {
+    let mut gradients = Matrix::new(groups, dimension);
+    fill_apart(&mut gradients, 5);
+    let wanted = oracle::mean(&gradients.rows());
+    let mut solon = Solon::new(groups, s, e, c, dimension);
+    let sent = encoded(&solon, &gradients.rows());
+    let lie: Vec<f32> = sent.rows()[0].iter().map(|x| 3.0 - x).collect();
+    let mut out = vec![f32::NAN; dimension];
+    let r = solon.parameters().redundancy();
+    assert_eq!(solon.aggregate(&sent.rows(), &mut out), 0, "nobody lies");
+    close("Solon", &out, &wanted);
+    out.fill(f32::NAN);
+    assert!(solon.aggregate(&with_liars(&sent.rows(), &lie, r, s), &mut out) >= groups * s, "all liars are found");
+    close("Solon with liars", &out, &wanted);
+}
+
+fn majorities() {
+    let mut matrix = Matrix::new(15, DIMENSION);
+    fill_groups(&mut matrix, 5, 6);
+    let wanted = oracle::mean(&matrix.rows());
+    let lie = vec![1e9; DIMENSION];
+    let mut out = vec![0.0; DIMENSION];
+    for liars in 0..=2 {
+        repetition(&with_liars(&matrix.rows(), &lie, 5, liars), 5, &mut out);
+        close("Draco's repetition code", &out, &wanted);
+    }
+}
