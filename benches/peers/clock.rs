@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::figures::Figure;
+use solon::bench::figures::Figure;
 
 /// Contestants that take longer than this are not called again.
 const SECONDS_TO_REPEAT: f64 = 2.0;

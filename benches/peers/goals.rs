@@ -1,48 +1,11 @@
 //! Goals on aggregation alone, and what this run measured for them.
 
-use std::fmt;
-
-use serde_json::{Value, json};
+use solon::bench::goals::{Bound, Goal, Goals};
 
 use crate::contest::{ADD, BULYAN, Contest, GARFIELD, MEAN, REPETITION, cyclic_name, solon_name};
 
-/// Where enough begins.
-#[derive(Clone, Copy)]
-pub enum Bound {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Bound::AtMost(bound) => write!(f, "<= {bound}"),
-            Bound::AtLeast(bound) => write!(f, ">= {bound}"),
-        }
-    }
-}
-
-/// One goal and its figure, a ratio.
-pub struct Goal {
-    pub id: &'static str,
-    pub what: String,
-    pub bound: Bound,
-    pub measured: f64,
-}
-
-impl Goal {
-    /// As `solon bench --goals --with` reads it.
-    pub fn json(&self) -> Value {
-        let bound = match self.bound {
-            Bound::AtMost(bound) => json!({ "at_most": bound }),
-            Bound::AtLeast(bound) => json!({ "at_least": bound }),
-        };
-        json!({ "id": self.id, "what": self.what, "bound": bound, "measured": self.measured, "unit": "x" })
-    }
-}
-
 /// The goals for which this run has both sides.
-pub fn measured(contests: &[Contest]) -> Vec<Goal> {
+pub fn measured(contests: &[Contest]) -> Goals {
     // Both sides of a ratio were raced against each other.
     let over = |workers: usize, above: &str, below: &str| {
         let of = |contest: &Contest| Some(contest.cpu(above)? / contest.cpu(below)?);
@@ -85,7 +48,7 @@ pub fn measured(contests: &[Contest]) -> Vec<Goal> {
         ),
     ];
     let goal = |(id, what, bound, measured): (&'static str, &str, Bound, Option<f64>)| {
-        Some(Goal { id, what: what.into(), bound, measured: measured? })
+        Some(Goal { id: id.into(), what: what.into(), bound, measured: measured?, unit: "x".into() })
     };
-    rows.into_iter().filter_map(goal).collect()
+    Goals(rows.into_iter().filter_map(goal).collect())
 }

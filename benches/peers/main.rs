@@ -10,9 +10,6 @@ mod clock;
 mod contest;
 mod data;
 mod draco;
-#[allow(dead_code, reason = "the other benchmark uses the rest")]
-#[path = "../throughput/figures.rs"]
-mod figures;
 mod goals;
 mod gram;
 mod kernels;
@@ -26,9 +23,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::{Value, json};
 
+use ::solon::bench::figures::{Cell, Machine, Table};
 use contest::Contest;
-use figures::{Cell, Machine, Table};
-use goals::Goal;
 
 /// Measures aggregation on one thread, side by side with other people's
 #[derive(Parser)]
@@ -55,12 +51,6 @@ struct Arguments {
     /// What cargo says to a benchmark
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-/// As the other benchmark's, for the figures.
-pub struct Effort {
-    repetitions: usize,
-    seconds: f64,
 }
 
 fn main() -> ExitCode {
@@ -98,12 +88,12 @@ fn main() -> ExitCode {
     for (contest, table) in contests.iter().zip(&tables) {
         println!("\nP = {}, d = {}\n{table}", contest.workers, contest.dimension);
     }
-    println!("{}", goal_table(&goals));
+    println!("**Goals**\n\n{goals}");
     let all = json!({
         "machine": Machine::read().to_string(),
         "quick": quick,
         "contests": contests.iter().map(contest_json).collect::<Vec<_>>(),
-        "goals": goals.iter().map(Goal::json).collect::<Vec<_>>(),
+        "goals": goals,
     });
     let files = [(arguments.json, all.clone()), (arguments.goals, all["goals"].clone())];
     for (file, value) in files.into_iter().filter_map(|(file, value)| Some((file?, value))) {
@@ -143,13 +133,4 @@ fn table(contest: &Contest) -> Table {
 
 fn contest_json(contest: &Contest) -> Value {
     json!({ "workers": contest.workers, "dimension": contest.dimension, "table": table(contest).json() })
-}
-
-fn goal_table(goals: &[Goal]) -> Table {
-    let mut table = Table::new("Goals", &["goal", "what", "bound", "measured"]);
-    for goal in goals {
-        let [id, what, bound] = [goal.id.into(), goal.what.clone(), goal.bound.to_string()].map(Cell::Text);
-        table.push(vec![id, what, bound, Cell::Number(goal.measured)]);
-    }
-    table
 }
