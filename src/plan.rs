@@ -13,6 +13,7 @@
 //! computed; the relay does not exist yet. Decoding is left out: it is faster than any link.
 
 mod accuracy;
+mod chunking;
 mod config;
 mod quantity;
 mod refusal;
@@ -21,6 +22,7 @@ mod render;
 mod tests;
 
 pub use accuracy::{Accuracy, Conditioning, is_slow};
+pub use chunking::{Chunking, last_level_cache, suggested_width};
 pub use quantity::{BytesPerSecond, QuantityError, Seconds, parse_count};
 pub use refusal::{Bound, Refusal};
 
@@ -61,6 +63,8 @@ pub struct PlanInput {
     pub gradient_time: Option<Seconds>,
     /// Numbers per shard of one chunk.
     pub chunk_width: usize,
+    /// Last-level cache of the daemon's node, in bytes.
+    pub cache: Option<usize>,
     /// Shards in flight per worker.
     pub credits: usize,
     /// Decoded chunks in flight.
@@ -83,6 +87,7 @@ impl PlanInput {
             link: None,
             gradient_time: None,
             chunk_width: default("chunks.width"),
+            cache: None,
             credits: default("memory.credits"),
             updates: default("memory.updates"),
             window: default("rounds.window"),
@@ -253,6 +258,8 @@ pub struct PlanReport {
     pub fastest: Option<usize>,
     /// Which of them would have, if updates were relayed.
     pub fastest_if_relayed: Option<usize>,
+    /// What chunks take in the daemon's cache.
+    pub chunking: Chunking,
     /// What the daemon takes.
     pub memory: Memory,
     /// How far off a result can be.
@@ -316,6 +323,7 @@ fn plan_measured(input: &PlanInput, measure: Measure<'_>) -> Result<PlanReport, 
         chosen,
         fastest: least(&choices, |round| round.total),
         fastest_if_relayed: least(&choices, |round| round.total_if_relayed),
+        chunking: Chunking::new(input.chunk_width, parameters.workers(), parameters.compression(), input.cache),
         memory: memory(input, parameters),
         accuracy: Accuracy::of(conditioning, r, input.tolerance),
         rule_of_thumb: rule_of_thumb(input, parameters.workers()),

@@ -132,6 +132,7 @@ fn cost(page: &mut Page, report: &PlanReport) {
         let verdict = round.as_ref().map_or(String::new(), |round| format!(" {}", bottleneck(round, report)));
         page.paragraph("  ", &format!("Times are at the daemon's link, {link} in each direction. {overlap}{verdict}"));
     }
+    page.paragraph("  ", &chunks(report));
     match (report.input.link, report.input.gradient_time) {
         (Some(_), Some(_)) => {}
         (None, Some(_)) => page.paragraph("  ", "How long a round takes depends on the daemon's link too: give --link."),
@@ -141,6 +142,29 @@ fn cost(page: &mut Page, report: &PlanReport) {
              without redundancy.",
         ),
         (None, None) => page.paragraph("  ", "To see how long a round takes, give --link and --gradient-time."),
+    }
+}
+
+/// Where the shards of a chunk are decoded.
+fn chunks(report: &PlanReport) -> String {
+    let chunking = &report.chunking;
+    let [shard, stripe, cache] =
+        [4 * chunking.width, chunking.stripe_bytes, chunking.cache_bytes].map(|count| bytes(count as f64));
+    let what = format!(
+        "A chunk has {} numbers per shard ({shard}). All its shards and its update are {stripe}:",
+        grouped(chunking.width as u64)
+    );
+    let known = if report.input.cache.is_some() { "" } else { " (assumed; --cache sets it)" };
+    if chunking.fits() {
+        format!("{what} within half of a last-level cache of {cache}{known}, so they are decoded while they are there.")
+    } else {
+        let advice = match chunking.suggested < chunking.width {
+            true => format!("--chunk-width {} would.", chunking.suggested),
+            false => "No sensible width would.".into(),
+        };
+        format!(
+            "{what} they do not fit into half of a last-level cache of {cache}{known}, and are read from memory. {advice}"
+        )
     }
 }
 

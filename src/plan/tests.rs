@@ -340,6 +340,7 @@ prop_compose! {
         tolerance in prop_oneof![4 => Just(1e-6), 1 => any::<f64>()],
     ) -> PlanInput {
         PlanInput {
+            cache: Some(32 << 20),
             size, adversaries, stragglers, compression, dimension,
             link: link.map(|speed| BytesPerSecond::parse(&format!("{speed}B/s")).unwrap()),
             gradient_time: gradient_time.map(|time| Seconds::parse(&format!("{time}s")).unwrap()),

@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use clap::Args;
 use solon::daemon::exit::Exit;
-use solon::plan::{BytesPerSecond, PlanInput, Seconds, Size, is_slow, parse_count, plan};
+use solon::plan::{
+    BytesPerSecond, PlanInput, Seconds, Size, is_slow, last_level_cache, parse_count, plan, suggested_width,
+};
 
 use super::Failure;
 
@@ -32,9 +34,12 @@ pub struct Arguments {
     /// What one worker takes for its share of the gradient without redundancy: 50ms, 1.5s
     #[arg(long, value_name = "TIME", value_parser = Seconds::parse)]
     gradient_time: Option<Seconds>,
-    /// Numbers in a worker's shard of one chunk
-    #[arg(long, value_name = "COUNT", default_value_t = usual().chunk_width)]
-    chunk_width: usize,
+    /// Numbers in a worker's shard of one chunk [default: as many as the cache has room for, at most 16384]
+    #[arg(long, value_name = "COUNT")]
+    chunk_width: Option<usize>,
+    /// Last-level cache of the daemon's node in MiB [default: that of this machine]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    cache: Option<u32>,
     /// Shards that a worker may have in flight
     #[arg(long, value_name = "COUNT", default_value_t = usual().credits)]
     credits: usize,
@@ -96,15 +101,25 @@ impl Arguments {
             (Some(workers), _) => Size::Workers(workers),
             (None, groups) => Size::Groups(groups.unwrap_or(1)),
         };
+        let cache = self.cache.map(|mib| (mib as usize) << 20).or_else(last_level_cache);
+        let redundancy = self.compression.saturating_add(2usize.saturating_mul(self.adversaries));
+        let workers = match size {
+            Size::Workers(workers) => workers,
+            Size::Groups(groups) => groups.saturating_mul(redundancy.saturating_add(self.stragglers)),
+        };
+        // Sizes that make no sense are refused by the plan itself.
+        let fits = |cache| suggested_width(workers.min(1 << 20), self.compression.min(1 << 20), cache);
+        let width = self.chunk_width.unwrap_or_else(|| cache.map_or(usual().chunk_width, fits));
         PlanInput {
             size,
+            cache,
             dimension: self.dimension,
             adversaries: self.adversaries,
             stragglers: self.stragglers,
             compression: self.compression,
             link: self.link,
             gradient_time: self.gradient_time,
-            chunk_width: self.chunk_width,
+            chunk_width: width,
             credits: self.credits,
             updates: self.updates,
             window: self.window,

@@ -285,6 +285,12 @@ pub(super) unsafe fn equal<L: Lanes, const HOW: u8>(
     }
 }
 
+/// Vectors of columns side by side, for so many sums.
+#[inline(always)]
+const fn columns<L: Lanes>(sums: usize) -> usize {
+    if sums <= 2 { L::CHECK_COLUMNS } else { L::COLUMNS }
+}
+
 /// `to[i] = sum over n of factors[i * stride + n] * rows[n]`, from the first row to the last, each product added with one
 /// rounding; then times `scale`, and added to what was there if `ADD`.
 ///
@@ -301,11 +307,12 @@ pub(super) unsafe fn product<L: Lanes, const I: usize, const ADD: bool>(
 ) {
     // SAFETY: the offsets stay below `16 * vectors`.
     unsafe {
-        let blocks = vectors / L::COLUMNS;
+        let columns = columns::<L>(I);
+        let blocks = vectors / columns;
         for block in 0..blocks {
-            product_columns::<L, I, ADD, false>(rows, factors, stride, 16 * block * L::COLUMNS, to, scale);
+            product_columns::<L, I, ADD, false>(rows, factors, stride, 16 * block * columns, to, scale);
         }
-        for vector in blocks * L::COLUMNS..vectors {
+        for vector in blocks * columns..vectors {
             product_columns::<L, I, ADD, true>(rows, factors, stride, 16 * vector, to, scale);
         }
     }
@@ -323,7 +330,7 @@ unsafe fn product_columns<L: Lanes, const I: usize, const ADD: bool, const ONE: 
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let columns = if ONE { 1 } else { L::COLUMNS };
+        let columns = if ONE { 1 } else { columns::<L>(I) };
         let zero = L::splat(0.0);
         let mut acc = [[zero; COLUMNS_MAX]; I];
         for (n, row) in rows.iter().enumerate() {
