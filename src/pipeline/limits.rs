@@ -60,7 +60,7 @@ impl Limits {
             history: 2 * window,
             // A word holds at least one shard.
             words: shards,
-            // A word goes to its locator with at least r_c + s shards, and to its decoder with as many.
+            // A word goes to its decoder with at least r_c + s shards.
             located_words: shards.div_ceil(plan.parameters.agreement()),
             shards_ring: shards,
             words_ring: shards + deadlines,

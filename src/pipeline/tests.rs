@@ -318,7 +318,7 @@ fn a_round_that_everybody_skipped_ends_by_the_deadline_once_the_next_has_begun()
 }
 
 #[test]
-fn a_word_that_comes_to_the_locator_after_its_round_was_closed_holds_no_slots() {
+fn a_word_that_comes_to_the_decoder_after_its_round_was_closed_holds_no_slots() {
     let mut job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
     job.plan.credits = 1;
     let mut cluster = Cluster::new(&job, 1);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use solon::code::Layout;
 use solon::memory::{Bell, Slab, Slot};
-use solon::transport::rdma::{Fabric, Needs, Options, ffi::Api};
+use solon::transport::rdma::{Fabric, Needs, Offer, Options, ffi::Api};
 use solon::transport::{Connection, Landing, memory};
 use solon::wire::{Area, HEADER_BYTES, Header, Violation};
 
@@ -52,9 +52,21 @@ impl Daemon {
         }
     }
 
+    /// A queue pair for worker 0, once enough of the earlier ones are destroyed.
+    fn offer(&self) -> Offer {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.fabric.offer(0) {
+                Ok(offer) => return offer,
+                Err(why) => assert!(Instant::now() < until, "an offer: {why}"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Connects worker 0's half with `end`. The second connection is the other end of its control connection.
     pub fn connect(&self, end: &End, rnr_retry: u8) -> (Connection, Connection) {
-        let offer = self.fabric.offer(0).expect("an offer");
+        let offer = self.offer();
         let there = offer.endpoint();
         end.reset();
         let (here, control) = memory::pair(64);
