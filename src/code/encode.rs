@@ -15,7 +15,11 @@ pub fn encode(generator: &Generator, row: usize, block: &[f32], shard: &mut [f32
     encode_with(Kernels::best(), generator, row, block, shard);
 }
 
-pub(super) fn encode_with(kernels: Kernels, generator: &Generator, row: usize, block: &[f32], shard: &mut [f32]) {
+/// [`encode`] with the kernels of a certain kind, to compare them.
+///
+/// # Panics
+/// As [`encode`].
+pub fn encode_with(kernels: Kernels, generator: &Generator, row: usize, block: &[f32], shard: &mut [f32]) {
     let width = block.len().div_ceil(generator.compression());
     assert_eq!(shard.len(), width, "a shard of {} numbers is {width} wide", block.len());
     if let Some(slice) = generator.raw_slice(row) {

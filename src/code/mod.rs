@@ -26,7 +26,7 @@ mod verdict;
 
 pub use berlekamp_welch::BerlekampWelch;
 pub use condition::{Condition, condition};
-pub use encode::encode;
+pub use encode::{encode, encode_with};
 pub use generator::{Family, Form, Generator, GeneratorError};
 pub use kernels::Kernels;
 pub use layout::{Chunk, Layout};

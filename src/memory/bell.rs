@@ -1,22 +1,24 @@
 //! Wakes a parked reactor, and costs one load when it is not parked.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::sync::{AtomicBool, Waker, fence};
 
 /// Rung by whoever made work for a reactor. A reactor that never parks (the simulation's) has a silent one.
 ///
-/// The rule that makes it safe: the waiter announces itself ([`Bell::about_to_park`]), *then* looks for work once more, and
-/// only then sleeps; the ringer first publishes the work, *then* looks for a waiter. With a sequentially consistent fence
+/// The rule that makes it safe: the waiter announces itself, *then* looks for work once more, and
+/// only then sleeps ([`Bell::park`]); the ringer first publishes the work, *then* looks for a waiter. With a sequentially consistent fence
 /// between the two steps on both sides, at least one of them sees the other.
 #[derive(Debug, Default)]
 pub struct Bell {
     parked: AtomicBool,
-    waker: Option<mio::Waker>,
+    waker: Option<Waker>,
     wakes: AtomicU64,
 }
 
 impl Bell {
     /// A bell that wakes the poll that `waker` belongs to.
-    pub fn new(waker: mio::Waker) -> Bell {
+    pub fn new(waker: Waker) -> Bell {
         Bell { waker: Some(waker), ..Bell::default() }
     }
 
@@ -41,14 +43,20 @@ impl Bell {
         self.wakes.load(Ordering::Relaxed)
     }
 
-    /// The waiter will sleep unless it finds work now.
-    pub fn about_to_park(&self) {
+    /// For the one waiter: sleeps unless it finds work now. `sleep` ends at the latest when the waker is rung.
+    ///
+    /// # Errors
+    /// Those of `sleep`.
+    pub fn park<W, E>(
+        &self,
+        waiter: &mut W,
+        finds_work: impl FnOnce(&mut W) -> bool,
+        sleep: impl FnOnce(&mut W) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.parked.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-    }
-
-    /// The waiter is awake.
-    pub fn awake(&self) {
+        let slept = if finds_work(waiter) { Ok(()) } else { sleep(waiter) };
         self.parked.store(false, Ordering::Relaxed);
+        slept
     }
 }

@@ -1,8 +1,11 @@
 //! Memory that is claimed once, at start, and handed from owner to owner: slots, and the bells that wake who waits for one.
 
 mod bell;
+#[cfg(all(loom, test))]
+mod models;
 mod pages;
 mod slab;
+pub(crate) mod sync;
 
 pub use bell::Bell;
 pub use pages::{ClaimError, HugePages, Pages};

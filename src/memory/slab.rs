@@ -12,12 +12,11 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use crossbeam::queue::ArrayQueue;
+use std::sync::atomic::Ordering;
 
 use super::Bell;
 use super::pages::{ClaimError, HugePages, Mapping, PAGE, Pages};
+use super::sync::{Accesses, ArrayQueue, AtomicU32};
 
 /// Each slot begins on its own cache line.
 const LINE: usize = 64;
@@ -35,6 +34,7 @@ struct Region {
     per_holder: u32,
     free: Box<[ArrayQueue<u32>]>,
     shares: Box<[AtomicU32]>,
+    accesses: Box<[Accesses]>,
     bells: Box<[Arc<Bell>]>,
 }
 
@@ -59,6 +59,11 @@ impl Region {
         let offset = holder as usize * self.holder_bytes + slot as usize * self.slot_bytes;
         // SAFETY: the index is below the number of slots, so the offset stays inside the region.
         unsafe { self.mapping.base().as_ptr().add(offset) }
+    }
+
+    /// The accesses to the memory of a slot.
+    fn accesses(&self, index: u32) -> &Accesses {
+        &self.accesses[index as usize]
     }
 
     fn free(&self, index: u32) {
@@ -125,8 +130,19 @@ impl Slab {
             })
             .collect();
         let shares = (0..count).map(|_| AtomicU32::new(0)).collect();
+        let accesses = (0..count).map(|_| Accesses::new()).collect();
         let (per_holder, bells) = (slots as u32, bells.into_boxed_slice());
-        Ok(Slab(Arc::new(Region { mapping, bytes, slot_bytes, holder_bytes, per_holder, free, shares, bells })))
+        Ok(Slab(Arc::new(Region {
+            mapping,
+            bytes,
+            slot_bytes,
+            holder_bytes,
+            per_holder,
+            free,
+            shares,
+            accesses,
+            bells,
+        })))
     }
 
     /// Bytes of a slot that is to hold `slot_bytes`: whole cache lines and, from a page on, such that slots begin at different places
@@ -213,6 +229,7 @@ impl Slot {
     /// If the part is not inside the slot.
     pub fn part(&self, range: std::ops::Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.region.slot_bytes, "a part of the slot");
+        self.region.accesses(self.index).read();
         // SAFETY: the bytes are inside the slot, and initialised; this value owns them, and who lent them to a device asks for
         // the parts that the device is done with.
         unsafe { std::slice::from_raw_parts(self.region.start(self.index).add(range.start), range.len()) }
@@ -232,6 +249,7 @@ impl Deref for Slot {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        self.region.accesses(self.index).read();
         // SAFETY: the bytes are inside the region, initialised at start, and this value is their only owner.
         unsafe { std::slice::from_raw_parts(self.region.start(self.index), self.region.slot_bytes) }
     }
@@ -239,6 +257,7 @@ impl Deref for Slot {
 
 impl DerefMut for Slot {
     fn deref_mut(&mut self) -> &mut [u8] {
+        self.region.accesses(self.index).write();
         // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.region.start(self.index), self.region.slot_bytes) }
     }
@@ -273,6 +292,7 @@ impl Deref for SharedSlot {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        self.region.accesses(self.index).read();
         // SAFETY: the bytes are inside the region and initialised; while shares exist nobody holds the `Slot`, so nobody
         // writes them.
         unsafe { std::slice::from_raw_parts(self.region.start(self.index), self.region.slot_bytes) }

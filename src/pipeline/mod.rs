@@ -36,13 +36,14 @@ pub use limits::Limits;
 pub use pusher::{Pusher, read_journal};
 pub use reactor::{Idle, Reactor, ReactorError};
 pub use receiver::Receiver;
+pub(crate) use ring::ring;
 pub use sabotage::{Bug, plant};
 
 use crate::code::{Generator, ROWS_MAX, Rows, Verify};
 use crate::memory::{Bell, ClaimError, HugePages, Slab, Slot};
 use crate::transport::{Disconnect, Inbound, LinkFailure, Outbound};
 use crate::wire::{HEADER_BYTES, Plan, Report, Resume, UndecodableReason};
-use ring::{Producer, ring};
+use ring::Producer;
 
 /// Everything that is fixed for the life of the daemon's job.
 #[derive(Clone, Debug)]

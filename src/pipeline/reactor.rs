@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Poll, Token};
 
 use super::board::{Board, Counter};
 use super::{Context, Progress, Stage};
 use crate::memory::Bell;
+use crate::memory::sync::Waker;
 
 const BELL: Token = Token(usize::MAX);
 /// Events taken from the kernel at once.
@@ -82,6 +83,7 @@ impl Reactor {
     /// If waiting for events fails.
     pub fn run(&mut self, stages: &mut [Box<dyn Stage>], over: impl Fn() -> bool) -> Result<(), ReactorError> {
         let mut events = Events::with_capacity(EVENTS);
+        let bell = self.bell();
         let mut steps = 0;
         let mut idle_since: Option<Instant> = None;
         while !over() {
@@ -100,17 +102,12 @@ impl Reactor {
                     std::hint::spin_loop();
                 }
                 Idle::Park | Idle::LookThenPark => {
-                    // Announce first, look once more, sleep only then: see `Bell`.
-                    self.bell.about_to_park();
-                    if !over() && !self.step(stages) {
-                        let timer = stages.iter().filter_map(|stage| stage.timer()).min();
-                        let now = Instant::now();
-                        let wait = timer.map_or(LOOK_UP, |timer| timer.saturating_duration_since(now).min(LOOK_UP));
-                        // The kernel counts in milliseconds: rounded down, the last of them would be spent spinning.
-                        let wait = if wait.is_zero() { wait } else { wait + Duration::from_millis(1) };
-                        self.look(&mut events, Some(wait), stages)?;
-                    }
-                    self.bell.awake();
+                    let mut waiter = (&mut *self, &mut *stages);
+                    bell.park(
+                        &mut waiter,
+                        |(reactor, stages)| over() || reactor.step(stages),
+                        |(reactor, stages)| reactor.look(&mut events, Some(until_timer(stages)), stages),
+                    )?;
                     idle_since = None;
                 }
                 Idle::Yield => {
@@ -162,4 +159,12 @@ impl Reactor {
         }
         Ok(())
     }
+}
+
+/// How long a reactor may sleep.
+fn until_timer(stages: &[Box<dyn Stage>]) -> Duration {
+    let timer = stages.iter().filter_map(|stage| stage.timer()).min();
+    let wait = timer.map_or(LOOK_UP, |timer| timer.saturating_duration_since(Instant::now()).min(LOOK_UP));
+    // The kernel counts in milliseconds: rounded down, the last of them would be spent spinning.
+    if wait.is_zero() { wait } else { wait + Duration::from_millis(1) }
 }

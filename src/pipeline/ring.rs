@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
-
 use crate::memory::Bell;
+use crate::memory::sync::ArrayQueue;
 
 /// The end of a ring that makes values.
 #[derive(Debug)]
