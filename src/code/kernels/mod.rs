@@ -11,6 +11,8 @@
 mod bodies;
 mod flush;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod random;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,8 @@ use bodies::Onto;
 pub(super) use bodies::{Sums, how};
 pub(super) use flush::flushed;
 use lanes::Scalar;
+#[cfg(target_arch = "aarch64")]
+use neon::Neon;
 pub(super) use random::Key;
 use random::Source;
 #[cfg(target_arch = "x86_64")]
@@ -48,6 +52,8 @@ enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// The kernels of one kind of processor, which is this one.
@@ -81,6 +87,12 @@ macro_rules! kernel {
                 // SAFETY: the caller's.
                 unsafe { bodies::$name::<Avx512, $($constant),*>($($arg),*) }
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            unsafe fn neon<$(const $constant: $type),*>($($arg: $kind),*) {
+                // SAFETY: the caller's.
+                unsafe { bodies::$name::<Neon, $($constant),*>($($arg),*) }
+            }
             // SAFETY: the kind says what the processor has; the rest is the caller's.
             unsafe {
                 match self.kind {
@@ -89,6 +101,8 @@ macro_rules! kernel {
                     Kind::Avx2 => avx2::<$($constant),*>($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     Kind::Avx512 => avx512::<$($constant),*>($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    Kind::Neon => neon::<$($constant),*>($($arg),*),
                 }
             }
         }
@@ -122,6 +136,11 @@ impl Kernels {
                 all.push(Kernels { kind: Kind::Avx512, source });
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            let source = *Source::all().last().expect("there is a portable one");
+            all.push(Kernels { kind: Kind::Neon, source });
+        }
         all
     }
 
@@ -139,6 +158,8 @@ impl Kernels {
             Kind::Avx2 => "AVX2",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "AVX-512",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "NEON",
         }
     }
 
@@ -225,6 +246,8 @@ impl Kernels {
             Kind::Avx2 => 2,
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => ROWS,
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => 2,
         }
     }
 

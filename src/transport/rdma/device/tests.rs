@@ -73,7 +73,7 @@ mod library {
     }
 
     fn write_text(to: &mut [c_char], text: &str) {
-        to.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from.cast_signed());
+        to.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = c_char::from_ne_bytes([from]));
     }
 
     unsafe extern "C" fn list(len: *mut c_int) -> *mut *mut ffi::ibv_device {
