@@ -157,6 +157,7 @@ impl Onto<'_> {
 /// The rows have these columns, and `owns` no other rows; `factors` is good for `K` rows of `rows.len()`. Unless `HOW` is `NOT`,
 /// `onto` has an entry for each row, and room for `16 * vectors` numbers in each of its slices, which overlap no row.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(super) unsafe fn check<L: Lanes, const K: usize, const HOW: u8>(
     rows: &[&[f32]],
     at: usize,

@@ -300,6 +300,7 @@ impl Kernels {
     /// # Panics
     /// If the columns are no whole vectors or not there, or a factor or room for a sum is missing.
     #[inline]
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn combinations<const K: usize, const HOW: u8>(
         self,
         rows: &[&[f32]],
