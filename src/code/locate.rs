@@ -198,8 +198,8 @@ impl Locator {
     /// agrees or is far from agreeing.
     pub fn is_clear(&mut self, agreement: &Agreement, present: Rows, projected: &[Projected]) -> bool {
         let (rows, outside) = (agreement.rows, present.without(agreement.rows));
-        let hidden =
-            self.adversaries.saturating_sub(agreement.liars.count() - outside.intersection(agreement.liars).count());
+        // Liars that are not present were rejected: they are not hidden among those that agree.
+        let hidden = self.adversaries.saturating_sub(agreement.liars.without(outside).count());
         agreement.suspects.is_empty()
             && outside.iter().all(|row| {
                 let bound = CLEAR * agreement.tolerance * agreement.tolerance;

@@ -1,8 +1,8 @@
-//! One pass over the shards of a chunk: every shard is projected, and the sum over groups is recovered with the rows that are
-//! believed to be honest, while each tile of numbers is in the first-level cache.
+//! One pass over the shards of a chunk: tile by tile it is checked whether the rows of each group agree, or what each row looks
+//! like is projected, and the sum over groups is recovered with the rows that are believed to be honest.
 //!
-//! Who is honest is known only once all is projected: the caller guesses (the set that agreed in the last chunk), looks at the
-//! projections, and then believes what was recovered or has it recovered again. Raw rows (those of the systematic form) are
+//! Who is honest is known only once all tiles are read: the caller guesses (the set that agreed in the last chunk), looks at what
+//! was learnt, and then believes what was recovered or has it recovered again. Raw rows (those of the systematic form) are
 //! summed over the groups and that is all; where one of them is missing or lies, groups with equal sets are summed row by row
 //! and multiplied once with the pseudo-inverse of all agreeing rows.
 //!
@@ -43,12 +43,6 @@ pub enum Verify {
     Full,
 }
 
-impl Verify {
-    fn combinations(self) -> usize {
-        SWEEP_PROJECTIONS
-    }
-}
-
 /// What is to be done with the word of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -87,7 +81,7 @@ pub struct Sweep {
     work: Vec<Work>,
     /// Rows that are added up (`group * r + row`), as the work lists them.
     terms: Vec<usize>,
-    /// Per row: the slice that it is, where raw rows are summed while they are checked.
+    /// Per row: the slice that it is.
     slices: Vec<Option<usize>>,
     /// Sums go to the output: recovery is a copy.
     direct: bool,
@@ -178,7 +172,7 @@ impl Sweep {
             sums: vec![Sums::default(); shards],
             work: Vec::with_capacity(2 * shards + 2 * groups),
             terms: Vec::with_capacity(shards),
-            slices: vec![None; r],
+            slices: (0..r).map(|row| generator.raw_slice(row)).collect(),
             direct: false,
             sets: (0..groups).map(|_| Set { rows: Rows::EMPTY, plan: 0, groups: Vec::with_capacity(groups) }).collect(),
             summed: Aligned::zeros(r * TILE),
@@ -366,16 +360,9 @@ impl Sweep {
 
     /// The only set copies every slice, and all rows are checked: one pass for both.
     fn sum_while_checking(&mut self) {
-        let Sweep { sets, plans, slices, work, groups, .. } = self;
-        let set = &sets[0];
-        slices.fill(None);
-        for (slice, rank) in plans.at(set.plan).copied.iter().enumerate() {
-            let rank = rank.expect("every slice is copied");
-            slices[set.rows.iter().nth(rank).expect("a rank within the set")] = Some(slice);
-        }
-        for work in work.iter_mut() {
+        for work in &mut self.work {
             let Work::Check { group, how } = work else { continue };
-            *how = match (*group == 0, *group + 1 == *groups) {
+            *how = match (*group == 0, *group + 1 == self.groups) {
                 (true, true) => how::SET_SCALED,
                 (true, false) => how::SET,
                 (false, true) => how::ADD_SCALED,
@@ -386,11 +373,9 @@ impl Sweep {
 
     /// The only set copies every slice: raw rows are summed straight into the output.
     fn sum_raw_rows(&mut self) {
-        let Sweep { sets, plans, terms, work, generator, .. } = self;
+        let Sweep { sets, slices, terms, work, generator, .. } = self;
         let set = &sets[0];
-        for (slice, rank) in plans.at(set.plan).copied.iter().enumerate() {
-            let rank = rank.expect("every slice is copied");
-            let row = set.rows.iter().nth(rank).expect("a rank within the set");
+        for (row, slice) in set.rows.iter().filter_map(|row| Some((row, slices[row]?))) {
             let first = terms.len();
             terms.extend(set.groups.iter().map(|group| group * generator.redundancy() + row));
             work.push(Work::Sum { first, count: set.groups.len(), to: slice });

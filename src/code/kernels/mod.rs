@@ -138,8 +138,7 @@ impl Kernels {
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("neon") {
-            let source = *Source::all().last().expect("there is a portable one");
-            all.push(Kernels { kind: Kind::Neon, source });
+            all.push(Kernels { kind: Kind::Neon, source: Source::best() });
         }
         all
     }

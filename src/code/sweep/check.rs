@@ -4,11 +4,11 @@
 //! rounding whatever the block is; a lie in any s rows makes it a secret multiple of the lie in every column. It costs K
 //! multiplications and additions per number of a shard and nothing else. Who lied does not show: for that rows are projected.
 //!
-//! The squares of the combinations over all columns, each divided by `|H u|^2`, must not exceed `(relative scale)^2` on average,
-//! where the scale is the norm of the
-//! block, which is about that of a row that mixes all slices (in the dense form the norm of a row, with a margin). A lie of whatever size, which may raise the scale, passes one combination with a
-//! probability of about the relative tolerance times a small factor, and both of two with its square: about 1e-12. *Full*
-//! verification looks at every column of `H` on its own instead: nothing is left to chance.
+//! The squares of the combinations over all columns, each divided by `|H u|^2`, must not exceed `(relative scale)^2` on average.
+//! The scale is the norm of the block, which is about that of a row that mixes all slices; in the dense form the norm of a
+//! row, with a margin. A lie of whatever size, which may raise the scale, passes one combination with a probability of about the
+//! relative tolerance times a small factor, and both of two with its square: about 1e-12. *Full* verification takes every column of
+//! `H` instead of random combinations of them: a lie beyond `sqrt(r - r_c)` times the tolerance never passes.
 //!
 //! With r_c = 1 all shards of a group are the same numbers: their bits are compared, which is full verification, too.
 
@@ -16,20 +16,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::kernels::{Kernels, Key, RowSums, how};
-use super::super::{Generator, ROWS_MAX, Rows, Tolerance, Verify};
+use super::super::{Generator, ROWS_MAX, Rows, SWEEP_PROJECTIONS, Tolerance, Verify};
 
 /// The root mean square of numbers from which on squares of what is within the tolerance are in the range of f32, or do not matter.
 const SQUARES_FROM: f64 = 4e-12;
-
-/// Combinations that are made side by side.
-const TOGETHER: usize = 4;
 
 /// How far the rows of a group are from agreeing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Checked {
     /// All rows agree, to within the tolerance.
     pub agrees: bool,
-    /// The largest distance, relative to what is allowed; NaN if a number is not finite.
+    /// The distance of the rows from agreeing, relative to what is allowed; NaN if a number is not finite.
     pub ratio: f64,
 }
 
@@ -49,7 +46,6 @@ pub(super) struct Checker {
     redundancy: usize,
     /// Columns of the parity matrix, one after the other.
     parity: Vec<f64>,
-    dimension: usize,
     verify: Verify,
     relative: f64,
     repeats: bool,
@@ -58,7 +54,7 @@ pub(super) struct Checker {
     divisor: f64,
     /// The combinations, one after the other: `redundancy` factors each.
     factors: Vec<f32>,
-    combinations: usize,
+    /// Of each combination, `|H u|`.
     sizes: Vec<f64>,
     tallies: Vec<Tally>,
 }
@@ -68,19 +64,20 @@ impl Checker {
         let (r, c) = (generator.redundancy(), generator.compression());
         let raw = generator.raw_rows();
         let parity = (0..r - c).flat_map(|k| (0..r).map(move |row| generator.parity()[[row, k]])).collect();
-        let most = if verify == Verify::Full { r - c } else { verify.combinations().min(r - c) };
+        let most = match verify {
+            Verify::Full => r - c,
+            Verify::Random => SWEEP_PROJECTIONS.min(r - c),
+        };
         let tally = Tally { squares: vec![[0.0; 8]; most], own: [0.0; 8], equal: true };
         let mut checker = Checker {
             redundancy: r,
             parity,
-            dimension: r - c,
             verify,
             relative: tolerance.relative,
             repeats: c == 1 && (0..r).all(|row| generator.row(row) == generator.row(0)),
             scaling: if raw.is_empty() { Rows::first(r) } else { raw },
             divisor: if raw.is_empty() { r as f64 / 2.0 } else { 1.0 },
             factors: vec![0.0; most * r],
-            combinations: most,
             sizes: vec![0.0; most],
             tallies: vec![tally; groups],
         };
@@ -96,7 +93,7 @@ impl Checker {
 
     /// Is there anything that a check could see? With r = r_c there is not.
     pub fn can_check(&self) -> bool {
-        self.combinations > 0
+        !self.sizes.is_empty()
     }
 
     /// Has it any use for secret numbers?
@@ -106,7 +103,7 @@ impl Checker {
 
     /// New secret combinations.
     pub fn draw(&mut self, key: &Key) {
-        for k in 0..self.combinations {
+        for k in 0..self.sizes.len() {
             let weights = key.numbers(k as u32);
             self.combine(k, &weights);
         }
@@ -121,7 +118,7 @@ impl Checker {
         let factors = &mut self.factors[k * r..][..r];
         factors.iter_mut().zip(&exact).for_each(|(factor, x)| *factor = *x as f32);
         // Columns of the parity matrix are orthonormal.
-        self.sizes[k] = weights[..self.dimension].iter().map(|x| x * x).sum::<f64>().sqrt();
+        self.sizes[k] = weights[..self.parity.len() / r].iter().map(|x| x * x).sum::<f64>().sqrt();
     }
 
     pub fn clear(&mut self, group: usize) {
@@ -162,29 +159,14 @@ impl Checker {
             kernels.compare::<HOW>(rows, columns, own, equal, sums);
             return;
         }
-        let (factors, owns) = (self.factors.as_slice(), self.scaling);
         // The first combinations bring the scale and the sums, too.
-        let first = squares.len().min(TOGETHER);
-        match first {
-            TOGETHER => run::<TOGETHER, HOW>(kernels, rows, columns.clone(), factors, squares, owns, own, sums),
-            3 => run::<3, HOW>(kernels, rows, columns.clone(), factors, squares, owns, own, sums),
-            2 => run::<2, HOW>(kernels, rows, columns.clone(), factors, squares, owns, own, sums),
-            _ => run::<1, HOW>(kernels, rows, columns.clone(), factors, squares, owns, own, sums),
-        }
-        let mut done = first;
-        while done < self.combinations {
-            let factors = &self.factors[done * self.redundancy..];
-            let (columns, squares, none) = (columns.clone(), &mut squares[done..], &mut RowSums::none());
-            let step = squares.len().min(TOGETHER);
-            match step {
-                TOGETHER => {
-                    run::<TOGETHER, { how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none)
-                }
-                3 => run::<3, { how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none),
-                2 => run::<2, { how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none),
-                _ => run::<1, { how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none),
-            }
-            done += step;
+        let (mut factors, mut squares) = (self.factors.as_slice(), squares.as_mut_slice());
+        let done = some::<HOW>(kernels, rows, columns.clone(), factors, squares, self.scaling, own, sums);
+        (factors, squares) = (&factors[done * rows.len()..], &mut squares[done..]);
+        while !squares.is_empty() {
+            let (columns, none) = (columns.clone(), &mut RowSums::none());
+            let done = some::<{ how::NOT }>(kernels, rows, columns, factors, squares, Rows::EMPTY, own, none);
+            (factors, squares) = (&factors[done * rows.len()..], &mut squares[done..]);
         }
     }
 
@@ -208,8 +190,9 @@ impl Checker {
     }
 }
 
+/// Makes as many combinations as go side by side; says how many.
 #[allow(clippy::too_many_arguments)]
-fn run<const K: usize, const HOW: u8>(
+fn some<const HOW: u8>(
     kernels: Kernels,
     rows: &[&[f32]],
     columns: Range<usize>,
@@ -218,7 +201,18 @@ fn run<const K: usize, const HOW: u8>(
     owns: Rows,
     own: &mut [f64; 8],
     sums: &mut RowSums<'_>,
-) {
-    let squares = squares.first_chunk_mut::<K>().expect("as many as combinations");
-    kernels.combinations::<K, HOW>(rows, columns, factors, squares, owns, own, sums);
+) -> usize {
+    macro_rules! side_by_side {
+        ($k:literal) => {{
+            let squares = squares.first_chunk_mut::<$k>().expect("there are as many");
+            kernels.combinations::<$k, HOW>(rows, columns, factors, squares, owns, own, sums);
+            $k
+        }};
+    }
+    match squares.len() {
+        4.. => side_by_side!(4),
+        3 => side_by_side!(3),
+        2 => side_by_side!(2),
+        _ => side_by_side!(1),
+    }
 }
