@@ -13,7 +13,7 @@ use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
 use super::{Context, Job, Limits, Progress, Shard, Stage, ToDecoder, ToPusher, Word, numbers};
-use crate::code::{Chunk, Learn, Rows, Sweep, Task, Tolerance, recycle};
+use crate::code::{Agreement, Chunk, Learn, Rows, Sweep, Task, Tolerance, Undecided, recycle};
 use crate::memory::{Slab, Slot};
 use crate::wire::{HEADER_BYTES, Header, Kind, Rule, UndecodableReason, seal};
 use judge::{Judge, Memory};
@@ -81,6 +81,16 @@ struct Gather {
     missing: usize,
     /// It is in `ready`.
     queued: bool,
+}
+
+impl Gather {
+    /// The words of all groups, in their order, if every one is here.
+    fn words<'a>(&'a self, held: &'a [Option<Held>]) -> impl Iterator<Item = &'a Held> {
+        self.words.iter().map(|at| {
+            let at = at.expect("every group's word is here") as usize;
+            held[at].as_ref().expect("a gather points to held words")
+        })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -306,11 +316,7 @@ impl Decoder {
     }
 
     /// Draws the consequences of what was found out about a word.
-    fn settle(
-        &mut self,
-        word: &mut Word,
-        judged: Result<(crate::code::Agreement, Memory), crate::code::Undecided>,
-    ) -> Verdict {
+    fn settle(&mut self, word: &mut Word, judged: Result<(Agreement, Memory), Undecided>) -> Verdict {
         let at = self.entry(word.round, word.group, word.chunk);
         let complete = word.present == Rows::first(self.job.plan.parameters.redundancy());
         match judged {
@@ -360,118 +366,114 @@ impl Decoder {
         Task { present, used: self.sweep.used(guess), learn }
     }
 
-    /// Tries to decode a chunk of which every group's word is here. `false` if some word needs more shards; then the slot is not
-    /// used.
+    /// Tries to decode a chunk of which every group's word is here. `false` if some word needs more shards; then `out` is not an
+    /// update.
     fn attempt(&mut self, index: u32, out: &mut [f32], chunk: &Chunk) -> bool {
-        let r = self.job.plan.parameters.redundancy();
-        let scale = self.job.plan.scale;
         // Drawn after the last shard that it judges was sealed: a liar cannot have known it.
         let seed = self.judge.fresh_seed();
         let (mut tasks, mut used) = (std::mem::take(&mut self.tasks), std::mem::take(&mut self.used));
-        let mut shards = recycle(std::mem::take(&mut self.shards));
         tasks.clear();
-        let gather = &self.gathers[index as usize];
-        for (group, at) in gather.words.iter().enumerate() {
-            let at = at.expect("every group's word is here");
-            let held = self.held[at as usize].as_ref().expect("a gather points to held words");
-            tasks.push(self.task(group, held));
-            for row in 0..r {
-                shards.push(match &held.word.shards[row] {
-                    Some(slot) => numbers(slot, chunk.width),
-                    None => &[],
-                });
-            }
-        }
-        self.sweep.run(&seed, &tasks, &shards, chunk, scale, out);
-        // Groups that do not agree: who is it?
-        let mut doubtful = false;
-        let mut ratio = 0f32;
-        for (group, task) in tasks.iter_mut().enumerate().filter(|(_, task)| task.learn == Learn::Whether) {
-            let checked = self.sweep.checked(group);
-            if checked.agrees {
-                ratio = ratio.max(checked.ratio as f32);
-            } else {
-                (task.learn, doubtful) = (Learn::Who, true);
-            }
-        }
-        if doubtful {
-            for task in tasks.iter_mut().filter(|task| task.learn == Learn::Whether) {
-                // It agrees.
-                task.learn = Learn::Nothing;
-            }
-            self.sweep.learn(&seed, &tasks, &shards, chunk);
-        }
-        self.shards = recycle(shards);
-        let mut decided = true;
+        tasks.extend(
+            self.gathers[index as usize].words(&self.held).enumerate().map(|(group, held)| self.task(group, held)),
+        );
+        let ratio = self.look(index, &seed, &mut tasks, chunk, out);
         used.clear();
         for (group, task) in tasks.iter().enumerate() {
-            let at = self.gathers[index as usize].words[group].expect("every group's word is here") as usize;
-            let Held { mut word, verdict } = self.held[at].take().expect("a gather points to held words");
-            let came = word.present;
-            let verdict = match (verdict, task.learn) {
-                (Verdict::Agreed(rows), _) => Verdict::Agreed(rows),
-                (_, Learn::Nothing | Learn::Whether) => {
-                    if self.job.plan.rule != Rule::Mean {
-                        self.board.believed(word.round, ratio, ratio);
-                    }
-                    let entry = self.entry(word.round, word.group, word.chunk);
-                    // Complete, or nobody checks anything: no shard can come that would have to be checked.
-                    self.entries[entry] = Entry { round: word.round, state: State::Unknown };
-                    let rows = word.present;
-                    self.agreed(&mut word, rows)
-                }
-                (_, Learn::Who) => {
-                    let (place, length) = (self.entry(word.round, word.group, word.chunk), self.judge.word_len());
-                    let kept = &mut self.kept[place * length..][..length];
-                    let judged = self.judge.judge_swept(&word, &self.sweep, &seed, chunk.width, kept);
-                    self.settle(&mut word, judged)
-                }
-            };
-            match verdict {
-                Verdict::Agreed(rows) => {
-                    // Who is only absent may be honest.
-                    self.honest[group] = self.honest[group].union(rows).without(came.without(rows));
-                    used.push(self.sweep.used(rows));
-                }
-                _ => decided = false,
-            }
-            self.held[at] = Some(Held { word, verdict });
+            let rows = self.conclude(index, group, task, &seed, chunk.width, ratio);
+            used.extend(rows.map(|rows| self.sweep.used(rows)));
         }
+        let decided = used.len() == tasks.len();
         if planted(Bug::OneSetForAll) && decided {
             let first = used[0];
-            for (group, used) in used.iter_mut().enumerate() {
-                let at = self.gathers[index as usize].words[group].expect("every group's word is here") as usize;
-                let shards = &self.held[at].as_ref().expect("a gather points to held words").word.shards;
-                if first.iter().all(|row| shards[row].is_some()) {
+            for (used, held) in used.iter_mut().zip(self.gathers[index as usize].words(&self.held)) {
+                if first.iter().all(|row| held.word.shards[row].is_some()) {
                     *used = first;
                 }
             }
         }
-        let right = decided && used.iter().zip(&tasks).all(|(used, task)| *used == task.used);
-        if decided && !right {
-            self.recover_again(index, &used, chunk, out);
+        if decided && used.iter().zip(&tasks).any(|(used, task)| *used != task.used) {
+            // The guess was wrong: recovers from the rows that agree.
+            self.board.count(Counter::ChunksRepeated, 1);
+            let scale = self.job.plan.scale;
+            self.with_shards(index, chunk, |sweep, shards| sweep.recover(&used, shards, chunk, scale, out));
         }
         (self.tasks, self.used) = (tasks, used);
         decided
     }
 
-    /// The guess was wrong: recovers from the rows that agree.
-    fn recover_again(&mut self, index: u32, used: &[Rows], chunk: &Chunk, out: &mut [f32]) {
-        self.board.count(Counter::ChunksRepeated, 1);
-        let r = self.job.plan.parameters.redundancy();
+    /// Has the sweep do something with the shards of a chunk, in the order of groups and rows; absent ones are empty.
+    fn with_shards<T>(&mut self, index: u32, chunk: &Chunk, work: impl FnOnce(&mut Sweep, &[&[f32]]) -> T) -> T {
+        let Decoder { gathers, held, sweep, job, .. } = self;
+        let r = job.plan.parameters.redundancy();
         let mut shards = recycle(std::mem::take(&mut self.shards));
-        for at in &self.gathers[index as usize].words {
-            let at = at.expect("every group's word is here");
-            let word = &self.held[at as usize].as_ref().expect("a gather points to held words").word;
-            for row in 0..r {
-                shards.push(match &word.shards[row] {
-                    Some(slot) => numbers(slot, chunk.width),
-                    None => &[],
-                });
+        for word in gathers[index as usize].words(held).map(|held| &held.word) {
+            for slot in &word.shards[..r] {
+                shards.push(slot.as_ref().map_or(&[], |slot| numbers(slot, chunk.width)));
             }
         }
-        self.sweep.recover(used, &shards, chunk, self.job.plan.scale, out);
+        let result = work(sweep, &shards);
         self.shards = recycle(shards);
+        result
+    }
+
+    /// Sweeps over the shards of a chunk, and again over those of groups that do not agree, to see who it is: their tasks are
+    /// changed to that. Says how far the others are from agreeing, relative to the tolerance.
+    fn look(&mut self, index: u32, seed: &[u8; 32], tasks: &mut [Task], chunk: &Chunk, out: &mut [f32]) -> f32 {
+        let scale = self.job.plan.scale;
+        self.with_shards(index, chunk, |sweep, shards| {
+            sweep.run(seed, tasks, shards, chunk, scale, out);
+            let (mut ratio, mut doubtful) = (0f32, false);
+            for (group, task) in tasks.iter_mut().enumerate().filter(|(_, task)| task.learn == Learn::Whether) {
+                let checked = sweep.checked(group);
+                if checked.agrees {
+                    ratio = ratio.max(checked.ratio as f32);
+                    task.learn = Learn::Nothing;
+                } else {
+                    (task.learn, doubtful) = (Learn::Who, true);
+                }
+            }
+            if doubtful {
+                sweep.learn(seed, tasks, shards, chunk);
+            }
+            ratio
+        })
+    }
+
+    /// Draws the consequences of what a sweep has learnt of a group's word; the rows that agree, if it is decided.
+    fn conclude(
+        &mut self,
+        index: u32,
+        group: usize,
+        task: &Task,
+        seed: &[u8; 32],
+        width: usize,
+        ratio: f32,
+    ) -> Option<Rows> {
+        let at = self.gathers[index as usize].words[group].expect("every group's word is here") as usize;
+        let Held { mut word, verdict } = self.held[at].take().expect("a gather points to held words");
+        let (came, place) = (word.present, self.entry(word.round, word.group, word.chunk));
+        let verdict = match (verdict, task.learn) {
+            (Verdict::Agreed(rows), _) => Verdict::Agreed(rows),
+            (_, Learn::Who) => {
+                let length = self.judge.word_len();
+                let kept = &mut self.kept[place * length..][..length];
+                let judged = self.judge.judge_swept(&word, &self.sweep, seed, width, kept);
+                self.settle(&mut word, judged)
+            }
+            (_, Learn::Nothing | Learn::Whether) => {
+                if self.job.plan.rule != Rule::Mean {
+                    self.board.believed(word.round, ratio, ratio);
+                }
+                // Complete, or nobody checks anything: no shard can come that would have to be checked.
+                self.entries[place] = Entry { round: word.round, state: State::Unknown };
+                self.agreed(&mut word, came)
+            }
+        };
+        self.held[at] = Some(Held { word, verdict });
+        let Verdict::Agreed(rows) = verdict else { return None };
+        // Who is only absent may be honest.
+        self.honest[group] = self.honest[group].union(rows).without(came.without(rows));
+        Some(rows)
     }
 
     fn decode(&mut self, index: u32, mut slot: Slot) {
