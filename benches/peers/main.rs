@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     let counts: Vec<usize> =
         arguments.workers.iter().map(|count| count.parse().expect("one of those offered")).collect();
     let needed = contest::bytes(counts.iter().copied().max().unwrap_or(0), dimension);
-    if let Some(available) = available_bytes().filter(|available| *available < needed) {
+    if let Some(available) = ::solon::memory::available().map(|(bytes, _)| bytes).filter(|bytes| *bytes < needed) {
         let needs = format!(
             "needs about {:.1} GB of memory, and {:.1} GB can be had",
             needed as f64 / 1e9,
@@ -103,13 +103,6 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
-}
-
-/// Memory that can be had without swapping, where the system says so.
-fn available_bytes() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(1024 * line.split_whitespace().next()?.parse::<usize>().ok()?)
 }
 
 fn write(file: &Path, value: &Value) -> std::io::Result<()> {

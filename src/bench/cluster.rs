@@ -12,6 +12,7 @@ use super::usage::{self, Usage};
 use super::worker::{Order, Said, Target};
 use super::{BenchError, Job, Trouble};
 use crate::demo::process::{Daemon, ProcessError};
+use crate::memory;
 use crate::pipeline::STAGES;
 
 /// The longest that anybody may be silent: joining, or the rounds of one order.
@@ -100,7 +101,7 @@ impl Cluster {
     /// # Errors
     /// If it may take more than 70 % of the memory that is free, or somebody does not come up.
     pub fn start(program: &Path, job: Job, floors: Floors, absent: usize) -> Result<Cluster, BenchError> {
-        let (needed, free) = (memory_needed(&job), usage::available().unwrap_or(u64::MAX));
+        let (needed, free) = (memory_needed(&job), memory::available().map_or(u64::MAX, |(bytes, _)| bytes as u64));
         // The rest is for whoever else lives here: running out ends other people's processes.
         if needed > free / 10 * 7 {
             let (needed_mib, free_mib) = (needed >> 20, free >> 20);

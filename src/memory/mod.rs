@@ -8,5 +8,5 @@ mod slab;
 pub(crate) mod sync;
 
 pub use bell::Bell;
-pub use pages::{ClaimError, HugePages, Pages};
+pub use pages::{ClaimError, HugePages, Pages, available};
 pub use slab::{SharedSlot, Slab, Slot};

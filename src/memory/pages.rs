@@ -18,8 +18,11 @@ use clap::ValueEnum;
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
 
-/// The system's pages.
-pub(super) const PAGE: usize = 4096;
+/// The system's small pages: 4 KiB, or 16 or 64 on some AArch64.
+pub(super) fn page() -> usize {
+    rustix::param::page_size()
+}
+
 /// Its huge pages: the only size that both kinds have on x86-64 and AArch64 with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -78,12 +81,14 @@ pub enum ClaimError {
         error: io::Error,
     },
     /// It would be more than there is, and touching it would end some process.
-    #[error("cannot claim {bytes} bytes: only {available} bytes of memory are available (MemAvailable)")]
+    #[error("cannot claim {bytes} bytes: only {available} bytes of memory are available ({limit})")]
     TooMuch {
         /// Bytes needed.
         bytes: usize,
         /// Bytes that there are.
         available: usize,
+        /// Who says so.
+        limit: &'static str,
     },
     /// Huge pages were asked for by name.
     #[error(
@@ -120,7 +125,7 @@ impl Drop for Mapping {
 impl Mapping {
     /// At least `bytes` bytes on pages that come as they are touched.
     pub(super) fn untouched(bytes: usize) -> Result<Mapping, ClaimError> {
-        Mapping::fenced(bytes, PAGE).map_err(|error| system(bytes, error))
+        Mapping::fenced(bytes, page()).map_err(|error| system(bytes, error))
     }
 
     /// At least `bytes` bytes that are there.
@@ -133,7 +138,7 @@ impl Mapping {
                 Ok(mapping) => return Ok(mapping),
                 Err(error) => why = format!("vm.nr_hugepages has too few free ({error})"),
             }
-            available(bytes)?;
+            check_available(bytes)?;
             match Mapping::transparent(bytes, Path::new("/sys/kernel/mm/transparent_hugepage/enabled")) {
                 Ok(mapping) if wanted == HugePages::Auto || mapping.is_huge() => return Ok(mapping),
                 Ok(mapping) => why += &format!(", and transparent ones: {}", mapping.pages),
@@ -143,7 +148,7 @@ impl Mapping {
                 return Err(ClaimError::NotHuge { bytes, pages: bytes.div_ceil(HUGE_PAGE), why });
             }
         }
-        available(bytes)?;
+        check_available(bytes)?;
         let mut mapping = Mapping::untouched(bytes)?;
         // Where all programs get huge pages unasked, a region that is to have none says so. Fails where there are none at all.
         let _ = mapping.advise(Advice::LinuxNoHugepage);
@@ -159,9 +164,9 @@ impl Mapping {
         // SAFETY: a new mapping, at an address of the system's choice.
         let base = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
         let base: NonNull<u8> = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
-        let mapping = Mapping { base, bytes, outer: (base.as_ptr(), bytes), pages: Pages::Reserved };
-        // A control group may allow fewer than are free: then this fails, where touching would end the process.
-        mapping.advise(Advice::LinuxPopulateWrite)?;
+        let mut mapping = Mapping { base, bytes, outer: (base.as_ptr(), bytes), pages: Pages::Reserved };
+        // A control group may allow fewer than are free: from Linux 5.14 on this fails then, before it ended the process.
+        mapping.touch()?;
         Ok(mapping)
     }
 
@@ -189,12 +194,13 @@ impl Mapping {
 
     /// Pages between two fences, the first at a multiple of `alignment`.
     fn fenced(bytes: usize, alignment: usize) -> io::Result<Mapping> {
-        let bytes = rounded(bytes, PAGE)?;
-        let whole = bytes.checked_add(alignment + 2 * PAGE).ok_or(Errno::NOMEM)?;
+        let page = page();
+        let bytes = rounded(bytes, page)?;
+        let whole = bytes.checked_add(alignment + 2 * page).ok_or(Errno::NOMEM)?;
         // SAFETY: a new mapping, at an address of the system's choice.
         let outer = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), MapFlags::PRIVATE) }?;
         let outer: NonNull<u8> = NonNull::new(outer.cast()).ok_or(Errno::NOMEM)?;
-        let skip = (outer.as_ptr().addr() + PAGE).next_multiple_of(alignment) - outer.as_ptr().addr();
+        let skip = (outer.as_ptr().addr() + page).next_multiple_of(alignment) - outer.as_ptr().addr();
         // SAFETY: `skip` is at most a page and an alignment, so it, the bytes and one page more are inside the mapping.
         let base = unsafe { outer.add(skip) };
         let mapping = Mapping { base, bytes, outer: (outer.as_ptr(), whole), pages: Pages::Untouched };
@@ -208,7 +214,7 @@ impl Mapping {
         match self.advise(Advice::LinuxPopulateWrite) {
             // Before Linux 5.14.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
-                for at in (0..self.bytes).step_by(PAGE) {
+                for at in (0..self.bytes).step_by(page()) {
                     // SAFETY: inside the mapping, which is ours alone.
                     let byte = unsafe { self.base.add(at) };
                     // SAFETY: as above; pages of a new mapping are zero already.
@@ -257,12 +263,40 @@ fn rounded(bytes: usize, to: usize) -> io::Result<usize> {
 }
 
 /// Refuses what cannot be touched. A machine that does not say what it has is believed to have it.
-fn available(bytes: usize) -> Result<(), ClaimError> {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    match kibibytes(text.lines(), "MemAvailable:") {
-        Some(available) if bytes > available => Err(ClaimError::TooMuch { bytes, available }),
+fn check_available(bytes: usize) -> Result<(), ClaimError> {
+    match available() {
+        Some((available, limit)) if bytes > available => Err(ClaimError::TooMuch { bytes, available, limit }),
         _ => Ok(()),
     }
+}
+
+/// Bytes that this process could use now without swapping, and who says so; `None` where nobody does.
+pub fn available() -> Option<(usize, &'static str)> {
+    available_in(Path::new("/"))
+}
+
+fn available_in(root: &Path) -> Option<(usize, &'static str)> {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
+    let machine = kibibytes(read("proc/meminfo").unwrap_or_default().lines(), "MemAvailable:");
+    // Lines such as `4:memory:/some/group`, or `0::/some/group` where there is one hierarchy for all.
+    let groups = read("proc/self/cgroup").unwrap_or_default();
+    let group = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let (base, most, now) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max", "memory.current"),
+            some if some.split(',').any(|name| name == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+            }
+            _ => return None,
+        };
+        // Within a container the group is the root of what is seen.
+        let number = |path: &str, name: &str| read(&format!("{base}{path}/{name}"))?.trim().parse::<usize>().ok();
+        let left = |path: &str| Some(number(path, most)?.saturating_sub(number(path, now)?));
+        left(path.trim_end_matches('/')).or_else(|| left(""))
+    };
+    let machine = machine.map(|bytes| (bytes, "MemAvailable"));
+    groups.lines().filter_map(group).map(|bytes| (bytes, "of its control group")).chain(machine).min()
 }
 
 /// Bytes on transparent huge pages of the mapping that begins at `base`, by the text of `/proc/self/smaps`.
@@ -294,9 +328,9 @@ mod tests {
     #[test]
     fn every_kind_of_pages_is_whole_zero_and_says_what_it_is() {
         for wanted in [HugePages::Auto, HugePages::Off] {
-            for length in [1, PAGE, HUGE_PAGE, HUGE_PAGE + 1, 3 * HUGE_PAGE - 5] {
+            for length in [1, page(), HUGE_PAGE, HUGE_PAGE + 1, 3 * HUGE_PAGE - 5] {
                 let mapping = Mapping::touched(length, wanted).unwrap();
-                assert!(mapping.bytes >= length && mapping.base.as_ptr().addr().is_multiple_of(PAGE));
+                assert!(mapping.bytes >= length && mapping.base.as_ptr().addr().is_multiple_of(page()));
                 assert!(bytes(&mapping).iter().all(|byte| *byte == 0));
                 mapping.keep_from_children().unwrap();
                 match &mapping.pages {
@@ -332,6 +366,31 @@ mod tests {
         std::fs::write(&file, "always madvise [never]\n").unwrap();
         let never = Mapping::transparent(HUGE_PAGE, &file).err().unwrap();
         assert!(never.contains("enabled says never"), "{never}");
+    }
+
+    #[test]
+    fn the_control_group_and_the_machine_say_what_is_available() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        assert_eq!(available_in(root.path()), None);
+        write("proc/meminfo", "MemFree: 1 kB\nMemAvailable:   1000 kB\n");
+        assert_eq!(available_in(root.path()), Some((1_024_000, "MemAvailable")));
+        // One hierarchy, seen from within a container, without a limit and with one.
+        write("proc/self/cgroup", "0::/outside/only\n");
+        write("sys/fs/cgroup/memory.max", "max\n");
+        assert_eq!(available_in(root.path()).unwrap().1, "MemAvailable");
+        write("sys/fs/cgroup/memory.max", "5000\n");
+        write("sys/fs/cgroup/memory.current", "2000\n");
+        assert_eq!(available_in(root.path()), Some((3000, "of its control group")));
+        // One per controller.
+        write("proc/self/cgroup", "4:memory:/a/b\n3:cpu:/a\n0::/\n");
+        write("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "700\n");
+        write("sys/fs/cgroup/memory/a/b/memory.usage_in_bytes", "900\n");
+        assert_eq!(available_in(root.path()), Some((0, "of its control group")));
     }
 
     #[test]

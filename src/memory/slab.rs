@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Bell;
-use super::pages::{ClaimError, HugePages, Mapping, PAGE, Pages};
+use super::pages::{ClaimError, HugePages, Mapping, Pages, page};
 use super::sync::{Accesses, ArrayQueue, AtomicU32};
 
 /// Each slot begins on its own cache line.
@@ -23,6 +23,8 @@ const LINE: usize = 64;
 /// By how much more than whole pages slots lie apart: an odd number of cache lines, so that 64 slots come by all sets of the
 /// cache, and far enough that what is read ahead of one row is not where the next one begins.
 const STAGGER: usize = 17 * LINE;
+/// So far apart numbers share a place of the first-level cache, whatever pages they lie on.
+const ALIAS: usize = 4096;
 
 struct Region {
     /// Whole pages: a region that is registered with a NIC is kept from forked children, and nothing else may lie there.
@@ -41,10 +43,10 @@ struct Region {
 /// Bytes from one piece of so many bytes to the next; `None` if there are not so many.
 fn stride(bytes: usize) -> Option<usize> {
     let lines = bytes.checked_next_multiple_of(LINE)?;
-    if lines < PAGE {
+    if lines < ALIAS {
         return Some(lines);
     }
-    (lines - STAGGER).checked_next_multiple_of(PAGE)?.checked_add(STAGGER)
+    (lines - STAGGER).checked_next_multiple_of(ALIAS)?.checked_add(STAGGER)
 }
 
 // SAFETY: the region is plain memory; every byte of it is reached through a `Slot` (one owner) or `SharedSlot`s (readers
@@ -115,7 +117,7 @@ impl Slab {
         assert!(holders > 0 && slots > 0 && slot_bytes > 0, "a slab has no empty side");
         let count = holders.checked_mul(slots).filter(|count| u32::try_from(*count).is_ok()).expect("slots fit in u32");
         // More than the address space holds is refused by the system.
-        let bytes = Slab::bytes(holders, slots, slot_bytes).and_then(|bytes| bytes.checked_next_multiple_of(PAGE));
+        let bytes = Slab::bytes(holders, slots, slot_bytes).and_then(|bytes| bytes.checked_next_multiple_of(page()));
         let bytes = bytes.unwrap_or(usize::MAX);
         let mapping = map(bytes)?;
         let slot_bytes = Slab::stride(slot_bytes);
