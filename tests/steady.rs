@@ -4,6 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 use common::{Solond, distance, gradient, lie};
 
@@ -72,6 +73,7 @@ fn a_daemon_that_requires_huge_pages_has_them_or_says_what_to_do() {
         &["--job-dimension", "1000", "--memory-huge-pages", "require"],
     );
     // Which of the two depends on the machine.
+    let until = Instant::now() + Duration::from_secs(30);
     while solond.count("memory: all pages touched") == 0 {
         if solond.child.try_wait().expect("a child").is_some() {
             let (code, log) = solond.end();
@@ -79,6 +81,7 @@ fn a_daemon_that_requires_huge_pages_has_them_or_says_what_to_do() {
             assert!(log.contains("memory.huge_pages is") && log.contains("sysctl vm.nr_hugepages="), "{log}");
             return;
         }
+        assert!(Instant::now() < until, "it neither runs nor ends");
         std::thread::yield_now();
     }
     let line = solond.find("memory: all pages touched");

@@ -31,16 +31,16 @@ pub(super) fn core_map(config: &Config, cores: usize) -> Vec<Vec<StageName>> {
 /// keep the others from what it waits for.
 pub(super) fn idle_of(wanted: Idle, reactors: usize, cores: usize) -> pipeline::Idle {
     match wanted {
-        Idle::Spin | Idle::Yield if reactors > cores => {
+        Idle::Spin | Idle::Yield | Idle::Adaptive if reactors > cores => {
             tracing::warn!(reactors, cores, "there are more reactors than cores: they park (cores.idle)");
             pipeline::Idle::Park
         }
         Idle::Spin => pipeline::Idle::Spin,
         Idle::Yield => pipeline::Idle::Yield,
-        Idle::Adaptive if cores >= reactors => pipeline::Idle::LookThenPark,
+        Idle::Adaptive => pipeline::Idle::LookThenPark,
         // A core is left for the kernel's network work, and whoever else lives here. One of two is not: measured, 6 % longer tiny rounds.
         Idle::Auto if cores > reactors && cores > 2 => pipeline::Idle::LookThenPark,
-        Idle::Adaptive | Idle::Auto | Idle::Park => pipeline::Idle::Park,
+        Idle::Auto | Idle::Park => pipeline::Idle::Park,
     }
 }
 

@@ -198,7 +198,7 @@ impl Daemon {
             pusher: bell_of(StageName::Push).remove(0),
         };
         descriptors(workers);
-        let first = placement.cores.first().filter(|_| placement.node.is_some()).copied();
+        let first = placement.cores.first().copied().filter(|_| config.cores.pin);
         let slabs = claim_near(first, || Slabs::claim(&job, &bells, config.memory.huge_pages))?;
         let pages = [slabs.shards.pages().to_string(), slabs.updates.pages().to_string()];
         tracing::info!(

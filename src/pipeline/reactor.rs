@@ -15,7 +15,7 @@ const BELL: Token = Token(usize::MAX);
 const EVENTS: usize = 256;
 /// A parked reactor looks up at least this often.
 const LOOK_UP: Duration = Duration::from_millis(500);
-/// How long a reactor looks on before it parks, where a core is to spare: a wake-up by the kernel takes about as long.
+/// How long a reactor looks on before it parks: a wake-up by the kernel takes about as long.
 const LOOK_ON: Duration = Duration::from_micros(50);
 /// While stages have work, sockets are asked for readiness once in so many steps.
 const STEPS_PER_POLL: usize = 4;
@@ -29,7 +29,7 @@ pub enum Idle {
     Yield,
     /// Looks again at once: the least delay, and a whole core.
     Spin,
-    /// Look again for a moment, then sleep: only with a core more than there are reactors.
+    /// Looks again for a moment, then sleeps: never with more reactors than cores.
     LookThenPark,
 }
 

@@ -99,11 +99,7 @@ impl SlotLanding {
 
 impl Landing for SlotLanding {
     fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
-        if !self.may_come(header)? {
-            return Ok(None);
-        }
-        let slot = self.posted.front_mut().ok_or(Violation::Credit)?;
-        Ok(Some(&mut slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]))
+        self.places(header, &mut [])
     }
 
     fn places<'a>(

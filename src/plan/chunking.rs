@@ -19,8 +19,8 @@ pub struct Chunking {
     pub stripe_bytes: usize,
     /// Last-level cache of the node that decodes.
     pub cache_bytes: usize,
-    /// The width that is best there.
-    pub suggested: usize,
+    /// The width that is best there; none if even the narrowest does not fit.
+    pub suggested: Option<usize>,
 }
 
 fn stripe_bytes(width: usize, workers: usize, compression: usize) -> usize {
@@ -31,7 +31,8 @@ impl Chunking {
     /// For chunks of `width`, in a job of so many workers; `cache_bytes` as [`last_level_cache`] says, if it is not known.
     pub fn new(width: usize, workers: usize, compression: usize, cache_bytes: Option<usize>) -> Chunking {
         let cache_bytes = cache_bytes.unwrap_or(CACHE_BYTES);
-        let suggested = suggested_width(workers, compression, cache_bytes);
+        let best = suggested_width(workers, compression, cache_bytes);
+        let suggested = Some(best).filter(|width| fits(*width, workers, compression, cache_bytes));
         Chunking { width, stripe_bytes: stripe_bytes(width, workers, compression), cache_bytes, suggested }
     }
 
@@ -41,10 +42,14 @@ impl Chunking {
     }
 }
 
+fn fits(width: usize, workers: usize, compression: usize, cache_bytes: usize) -> bool {
+    stripe_bytes(width, workers, compression) <= cache_bytes / 2
+}
+
 /// The widest power of two whose stripe fits into half of the cache.
 pub fn suggested_width(workers: usize, compression: usize, cache_bytes: usize) -> usize {
     let mut width = WIDEST;
-    while width > NARROWEST && stripe_bytes(width, workers, compression) > cache_bytes / 2 {
+    while width > NARROWEST && !fits(width, workers, compression, cache_bytes) {
         width /= 2;
     }
     width
@@ -82,9 +87,11 @@ mod tests {
         for (workers, compression, cache) in [(15, 1, 1 << 20), (64, 20, 8 << 20), (300, 4, 16 << 20)] {
             let width = suggested_width(workers, compression, cache);
             let chunking = Chunking::new(width, workers, compression, Some(cache));
-            assert!(chunking.fits() && chunking.suggested == width);
+            assert!(chunking.fits() && chunking.suggested == Some(width));
             assert!(width == WIDEST || !Chunking::new(2 * width, workers, compression, Some(cache)).fits());
         }
+        // Nothing is suggested that would not fit either.
+        assert_eq!(Chunking::new(WIDEST, 300, 4, Some(1 << 20)).suggested, None);
     }
 
     #[test]

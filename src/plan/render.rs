@@ -158,9 +158,9 @@ fn chunks(report: &PlanReport) -> String {
     if chunking.fits() {
         format!("{what} within half of a last-level cache of {cache}{known}, so they are decoded while they are there.")
     } else {
-        let advice = match chunking.suggested < chunking.width {
-            true => format!("--chunk-width {} would.", chunking.suggested),
-            false => "No sensible width would.".into(),
+        let advice = match chunking.suggested {
+            Some(width) => format!("--chunk-width {width} would."),
+            None => "No sensible width would.".into(),
         };
         format!(
             "{what} they do not fit into half of a last-level cache of {cache}{known}, and are read from memory. {advice}"
