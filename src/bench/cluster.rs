@@ -13,7 +13,7 @@ use super::worker::{Order, Said, Target};
 use super::{BenchError, Job, Trouble};
 use crate::demo::process::{Daemon, ProcessError};
 use crate::memory;
-use crate::pipeline::STAGES;
+use crate::pipeline::StageName;
 
 /// The longest that anybody may be silent: joining, or the rounds of one order.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -29,8 +29,8 @@ pub struct Counters {
     pub bytes_sent: f64,
     /// System calls of the transport, where it counts them.
     pub system_calls: Option<f64>,
-    /// Seconds that each of [`STAGES`] was busy.
-    pub busy: [f64; STAGES.len()],
+    /// Seconds that each of [`StageName::ALL`] was busy.
+    pub busy: [f64; StageName::ALL.len()],
 }
 
 impl Counters {
@@ -40,7 +40,7 @@ impl Counters {
             bytes_received: number("bytes_received"),
             bytes_sent: number("bytes_sent"),
             system_calls: line["system_calls"].as_f64(),
-            busy: STAGES.map(|stage| number(&format!("{stage}_us")) / 1e6),
+            busy: StageName::ALL.map(|stage| number(&format!("{}_us", stage.name())) / 1e6),
         }
     }
 

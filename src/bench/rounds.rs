@@ -10,7 +10,7 @@ use super::cluster::{Cluster, Floors, Sample};
 use super::figures::{Cell, Figure, Machine, Table, three_digits};
 use super::worker::Target;
 use super::{BenchError, Job, Linger, Trouble};
-use crate::pipeline::STAGES;
+use crate::pipeline::StageName;
 use crate::plan::Code;
 
 /// How much is measured.
@@ -224,8 +224,11 @@ pub fn measure(program: &Path, job: Job, trouble: &Trouble, effort: &Effort) -> 
         stage: name.into(),
         ms: Figure::new(solon.iter().map(|sample| ms(sample).max(0.0)).collect()),
     };
-    let mut stages: Vec<Stage> =
-        STAGES.iter().enumerate().map(|(at, name)| stage(name, &|sample| sample.counters.busy[at] * 1e3)).collect();
+    let mut stages: Vec<Stage> = StageName::ALL
+        .iter()
+        .enumerate()
+        .map(|(at, name)| stage(name.name(), &|sample| sample.counters.busy[at] * 1e3))
+        .collect();
     let busy = |sample: &Sample| sample.counters.busy.iter().sum::<f64>();
     stages.push(stage("idle", &|sample| (reactors * sample.seconds - busy(sample)) * 1e3));
     let calls: Option<Vec<f64>> = solon.iter().map(|sample| sample.counters.system_calls).collect();

@@ -26,6 +26,7 @@ pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, ROWS_MAX};
 use crate::memory::HugePages;
+pub use crate::pipeline::StageName as Stage;
 use crate::transport::{Transport, rdma};
 use crate::wire::{CHUNKS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
@@ -253,34 +254,6 @@ pub enum Level {
     Debug,
     /// Every frame
     Trace,
-}
-
-/// A stage of the pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// Bytes become checked shards
-    Receive,
-    /// Shards become words
-    Assemble,
-    /// Words become updates, and who lied is found
-    Decode,
-    /// Updates go to the workers
-    Push,
-}
-
-impl Stage {
-    /// Every stage, in the order of the flow.
-    pub const ALL: [Stage; 4] = [Stage::Receive, Stage::Assemble, Stage::Decode, Stage::Push];
-
-    /// Its name in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Receive => "receive",
-            Stage::Assemble => "assemble",
-            Stage::Decode => "decode",
-            Stage::Push => "push",
-        }
-    }
 }
 
 #[cfg(test)]

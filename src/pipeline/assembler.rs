@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
-use super::{Context, Job, Limits, Progress, Shard, Stage, ToDecoder, Word};
+use super::{Context, Job, Limits, Progress, Shard, Stage, StageName, ToDecoder, Word};
 use crate::code::Rows;
 use crate::wire::UndecodableReason;
 
@@ -349,7 +349,7 @@ impl Stage for Assembler {
         deadline.into_iter().chain(self.lingering.front().map(|front| front.due)).min()
     }
 
-    fn name(&self) -> &'static str {
-        "assemble"
+    fn name(&self) -> StageName {
+        StageName::Assemble
     }
 }

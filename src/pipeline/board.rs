@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::code::Rows;
 use crate::wire::{Resume, WORKERS_MAX, WorkerSet};
 
-use super::Job;
+use super::{Job, StageName};
 
 /// What is counted over the life of the daemon. Each is a plain rising number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +69,6 @@ pub enum Counter {
 
 const COUNTERS: usize = Counter::PollCalls as usize + 1;
 
-/// The stages whose time is counted, in the order of the flow, as their names have it.
-pub const STAGES: [&str; 4] = ["receive", "assemble", "decode", "push"];
-
 /// What is known of one round that is not over, or was not long ago.
 #[derive(Debug)]
 struct Tally {
@@ -100,7 +97,7 @@ pub struct Board {
     late_liars: [AtomicU64; WORKERS_MAX / 64],
     counters: [AtomicU64; COUNTERS],
     /// Nanoseconds that each stage was busy for, on all its cores together.
-    busy: [AtomicU64; STAGES.len()],
+    busy: [AtomicU64; StageName::ALL.len()],
     stop_requested: AtomicBool,
     stopped: AtomicBool,
 }
@@ -300,14 +297,12 @@ impl Board {
         self.counters[counter as usize].fetch_add(by, Ordering::Relaxed);
     }
 
-    pub(super) fn busy(&self, stage: &str, time: Duration) {
-        if let Some(at) = STAGES.iter().position(|name| *name == stage) {
-            self.busy[at].fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-        }
+    pub(super) fn busy(&self, stage: StageName, time: Duration) {
+        self.busy[stage as usize].fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// For how long each of [`STAGES`] was busy since the start, on all its cores together. Only reactors count it.
-    pub fn busy_times(&self) -> [Duration; STAGES.len()] {
+    /// For how long each of [`StageName::ALL`] was busy since the start, on all its cores together. Only reactors count it.
+    pub fn busy_times(&self) -> [Duration; StageName::ALL.len()] {
         std::array::from_fn(|at| Duration::from_nanos(self.busy[at].load(Ordering::Relaxed)))
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
-use super::{Context, Job, Limits, Progress, Shard, Stage, ToDecoder, ToPusher, Word, numbers};
+use super::{Context, Job, Limits, Progress, Shard, Stage, StageName, ToDecoder, ToPusher, Word, numbers};
 use crate::code::{Agreement, Chunk, Learn, Rows, Sweep, Task, Tolerance, Undecided, recycle};
 use crate::memory::{Slab, Slot};
 use crate::wire::{HEADER_BYTES, Header, Kind, Rule, UndecodableReason, seal};
@@ -524,7 +524,7 @@ impl Stage for Decoder {
         Progress::of(busy)
     }
 
-    fn name(&self) -> &'static str {
-        "decode"
+    fn name(&self) -> StageName {
+        StageName::Decode
     }
 }

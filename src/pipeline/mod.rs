@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 
 pub use assembler::Assembler;
-pub use board::{Board, Counter, STAGES};
+pub use board::{Board, Counter};
 pub use decoder::Decoder;
 pub use limits::Limits;
 pub use pusher::{Pusher, read_journal};
@@ -107,6 +107,34 @@ pub struct Context<'a> {
     pub registry: Option<&'a mio::Registry>,
 }
 
+/// Which stage of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StageName {
+    /// Bytes become checked shards
+    Receive,
+    /// Shards become words
+    Assemble,
+    /// Words become updates, and who lied is found
+    Decode,
+    /// Updates go to the workers
+    Push,
+}
+
+impl StageName {
+    /// Every stage, in the order of the flow.
+    pub const ALL: [StageName; 4] = [StageName::Receive, StageName::Assemble, StageName::Decode, StageName::Push];
+
+    /// Its name in the configuration file, and in figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            StageName::Receive => "receive",
+            StageName::Assemble => "assemble",
+            StageName::Decode => "decode",
+            StageName::Push => "push",
+        }
+    }
+}
+
 /// One stage of the pipeline.
 pub trait Stage: Send {
     /// Does what can be done now, in bounded time.
@@ -122,8 +150,8 @@ pub trait Stage: Send {
         None
     }
 
-    /// The stage's name in settings and thread names.
-    fn name(&self) -> &'static str;
+    /// Which stage it is.
+    fn name(&self) -> StageName;
 }
 
 /// A frame whose header, length, checksum, job, worker, round and chunk were checked.

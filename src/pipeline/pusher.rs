@@ -12,7 +12,7 @@ use mio::{Interest, Token};
 use super::board::{Board, Counter};
 use super::ring::Consumer;
 use super::sabotage::{Bug, planted};
-use super::{Admission, Context, Event, Job, Progress, Stage, ToPusher};
+use super::{Admission, Context, Event, Job, Progress, Stage, StageName, ToPusher};
 use crate::memory::{Bell, SharedSlot, Slab};
 use crate::transport::{Outbound, Outgoing};
 use crate::wire::{
@@ -451,8 +451,8 @@ impl Stage for Pusher {
         stalled.chain(stop).min()
     }
 
-    fn name(&self) -> &'static str {
-        "push"
+    fn name(&self) -> StageName {
+        StageName::Push
     }
 }
 

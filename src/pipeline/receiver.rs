@@ -11,7 +11,7 @@ use mio::{Interest, Token};
 use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
-use super::{Admission, Context, Event, Job, Progress, Shard, Stage};
+use super::{Admission, Context, Event, Job, Progress, Shard, Stage, StageName};
 use crate::memory::{Bell, Slab, Slot};
 use crate::transport::{Disconnect, Inbound, Landing};
 use crate::wire::{HEADER_BYTES, Header, Kind, Violation};
@@ -304,7 +304,7 @@ impl Stage for Receiver {
         self.peers.iter().flatten().any(again).then(Instant::now)
     }
 
-    fn name(&self) -> &'static str {
-        "receive"
+    fn name(&self) -> StageName {
+        StageName::Receive
     }
 }
