@@ -1,4 +1,4 @@
-//! What the machine can do: read numbers, copy them, multiply and add.
+//! What the machine can do: read numbers, multiply and add.
 
 #![allow(unsafe_code)]
 

@@ -8,8 +8,10 @@ mod code;
 mod figures;
 mod floors;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Parser;
 use figures::{Machine, Table};
 
 /// How much is measured.
@@ -26,30 +28,46 @@ pub struct Effort {
 const FULL: Effort = Effort { repetitions: 9, seconds: 0.06, quick: false };
 const QUICK: Effort = Effort { repetitions: 1, seconds: 0.002, quick: true };
 
+/// Measures the code alone, on one core and two, against reading and multiplying
+#[derive(Parser)]
+#[command(name = "kernels")]
+struct Arguments {
+    /// Only shows that everything works: too short to quote
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+    /// Writes the goals with their figures here, for `solon bench --goals --with`
+    #[arg(long, value_name = "FILE")]
+    goals: Option<PathBuf>,
+    /// What cargo says to a benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // cargo passes `--bench` to `cargo bench`, and nothing to `cargo test`.
-    let quick = words.contains(&"--quick") || !words.contains(&"--bench");
-    let effort = if quick { QUICK } else { FULL };
+    // `cargo test` passes no `--bench`, and may pass what is meant for other tests.
+    let measures = std::env::args().any(|word| word == "--bench");
+    let arguments = if measures { Arguments::parse() } else { Arguments::parse_from(["kernels", "--quick"]) };
+    let effort = if arguments.quick { QUICK } else { FULL };
     let machine = Machine::read();
     let mut goals = Vec::new();
     let tables: [Table; 3] =
         [code::decode(&effort, &mut goals), code::two_cores(&effort, &mut goals), code::encode(&effort, &mut goals)];
-    if let Some(at) = words.iter().position(|word| *word == "--goals") {
-        let Some(path) = words.get(at + 1) else {
-            eprintln!("--goals needs the name of a file to write the goals to");
-            return ExitCode::from(2);
-        };
+    if let Some(path) = arguments.goals {
         let text = serde_json::to_string_pretty(&goals).expect("goals are plain data");
-        if let Err(error) = std::fs::write(path, text) {
-            eprintln!("{path} cannot be written: {error}");
+        if let Err(error) = std::fs::write(&path, text) {
+            eprintln!("{} cannot be written: {error}", path.display());
             return ExitCode::FAILURE;
         }
     }
-    if words.contains(&"--json") {
+    if arguments.json {
         let tables: Vec<_> = tables.iter().map(Table::json).collect();
-        println!("{}", serde_json::json!({ "machine": machine.to_string(), "quick": quick, "tables": tables }));
+        println!(
+            "{}",
+            serde_json::json!({ "machine": machine.to_string(), "quick": arguments.quick, "tables": tables })
+        );
         return ExitCode::SUCCESS;
     }
     println!("{machine}");

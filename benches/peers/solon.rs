@@ -95,16 +95,7 @@ impl Solon {
                 let learn = if honest == all { Learn::Whether } else { Learn::Who };
                 Task { present: all, used: self.sweep.used(honest), learn }
             }));
-            self.sweep.run(&seed, &tasks, &shards, &chunk, scale, out);
-            let mut doubtful = false;
-            for (group, task) in tasks.iter_mut().enumerate().filter(|(_, task)| task.learn == Learn::Whether) {
-                let agrees = self.sweep.checked(group).agrees;
-                task.learn = if agrees { Learn::Nothing } else { Learn::Who };
-                doubtful |= !agrees;
-            }
-            if doubtful {
-                self.sweep.learn(&seed, &tasks, &shards, &chunk);
-            }
+            self.sweep.run_and_look(&seed, &mut tasks, &shards, &chunk, scale, out);
             used.clear();
             for (group, task) in tasks.iter().enumerate() {
                 let rows = match task.learn {
@@ -125,25 +116,26 @@ impl Solon {
     /// Which rows of a group agree, of which all were projected in the last sweep.
     fn judge(&mut self, group: usize, seed: &[u8; 32], shards: &[&[f32]], width: usize) -> Rows {
         let all = Rows::first(shards.len());
-        self.projected.iter_mut().enumerate().for_each(|(row, out)| *out = self.sweep.projected(group, row));
-        if self.projected.iter().all(|projected| Sweep::is_sound(projected, width)) {
-            let found = self.quick.locate(all, Rows::EMPTY, &self.projected, width, &mut self.word);
-            if let Outcome::Agreed(agreement) = found
-                && self.quick.is_clear(&agreement, all, &self.projected)
-            {
-                return agreement.rows;
+        self.projector.draw(seed, width);
+        let (mut present, mut rejected) = (all, Rows::EMPTY);
+        for (row, shard) in shards.iter().enumerate() {
+            let swept = self.sweep.projected(group, row);
+            match Sweep::is_sound(&swept, width).then_some(swept).or_else(|| self.projector.project(shard)) {
+                Some(projected) => self.projected[row] = projected,
+                None => {
+                    present.remove(row);
+                    rejected.insert(row);
+                }
             }
         }
-        self.projector.draw(seed, width);
-        let (mut present, mut rejected) = (Rows::EMPTY, Rows::EMPTY);
-        for (row, shard) in shards.iter().enumerate() {
-            match self.projector.project(shard) {
-                Some(projected) => {
-                    self.projected[row] = projected;
-                    present.insert(row);
-                }
-                None => rejected.insert(row),
-            }
+        let found = self.quick.locate(present, rejected, &self.projected, width, &mut self.word);
+        if let Outcome::Agreed(agreement) = found
+            && self.quick.is_clear(&agreement, present, &self.projected)
+        {
+            return agreement.rows;
+        }
+        for row in present.iter() {
+            self.projected[row] = self.projector.project(shards[row]).expect("it is finite");
         }
         match self.exact.locate(present, rejected, &self.projected, width, &mut self.word) {
             Outcome::Agreed(agreement) => agreement.rows,

@@ -81,7 +81,6 @@ struct WorkerProcess {
 
 /// A daemon, floors and workers; all ended when this is dropped.
 pub struct Cluster {
-    job: Job,
     solond: Daemon,
     log: Receiver<String>,
     floors: Option<[Daemon; 2]>,
@@ -124,7 +123,7 @@ impl Cluster {
             Floors::None => None,
         };
         let (tell, heard) = mpsc::channel();
-        let mut cluster = Cluster { job, solond, log, floors, workers: Vec::new(), heard };
+        let mut cluster = Cluster { solond, log, floors, workers: Vec::new(), heard };
         for worker in 0..job.workers() {
             let mut command = Command::new(program);
             command.args(["bench-worker", "--worker", &worker.to_string(), "--solond", cluster.solond.address()]);
@@ -150,19 +149,18 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The job that is measured.
-    pub fn job(&self) -> &Job {
-        &self.job
-    }
-
     /// One line of every worker.
     fn answers(&mut self) -> Result<Vec<Said>, BenchError> {
         let mut answers: Vec<Option<Said>> = vec![None; self.workers.len()];
+        let until = Instant::now() + PATIENCE;
         for _ in 0..answers.len() {
-            let (worker, said) = self.heard.recv_timeout(PATIENCE).map_err(|_| ProcessError::Silence(PATIENCE))?;
+            let left = until.saturating_duration_since(Instant::now());
+            let (worker, said) = self.heard.recv_timeout(left).map_err(|_| ProcessError::Silence(PATIENCE))?;
             match said {
                 Some(Said::Failed { why }) => return Err(BenchError::Broken(format!("worker {worker}: {why}"))),
                 None => {
+                    // It may live on, and have said what nobody understands. Fails if it has ended.
+                    let _ = self.workers[worker].child.kill();
                     let status = self.workers[worker].child.wait().map_or("lost".into(), |status| status.to_string());
                     return Err(ProcessError::WorkerEnded { worker, status, said: String::new() }.into());
                 }

@@ -79,9 +79,10 @@ impl Figure {
         Figure(samples)
     }
 
-    /// The middle repetition.
+    /// The middle repetition; between the two in the middle of an even number.
     pub fn median(&self) -> f64 {
-        self.0[self.0.len() / 2]
+        let (above, below) = (self.0[self.0.len() / 2], self.0[(self.0.len() - 1) / 2]);
+        below + (above - below) / 2.0
     }
 
     /// Least and most.

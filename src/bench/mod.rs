@@ -220,6 +220,11 @@ impl Job {
         Ok(())
     }
 
+    /// What the daemon's cores do while there is nothing to do, as the setting has it.
+    pub fn idle_word(&self) -> String {
+        clap::ValueEnum::to_possible_value(&self.idle).expect("every word is shown").get_name().to_owned()
+    }
+
     /// The flags of a solond that serves this job; the floor takes the same.
     pub fn flags(&self) -> Vec<String> {
         let p = &self.parameters;
@@ -227,7 +232,6 @@ impl Job {
             Linger::All => DEADLINE_MS,
             Linger::Ms(ms) => ms,
         };
-        let idle = clap::ValueEnum::to_possible_value(&self.idle).expect("every word is shown");
         // With 1 / groups the numbers stay as large from round to round, where each gradient is the last update.
         let scale = 1.0 / p.groups() as f32;
         let pairs = [
@@ -244,7 +248,7 @@ impl Job {
             ("listen-address", "127.0.0.1:0".to_owned()),
             ("listen-transport", "tcp".to_owned()),
             ("listen-write-deadline-ms", "30000".to_owned()),
-            ("cores-idle", idle.get_name().to_owned()),
+            ("cores-idle", self.idle_word()),
             ("log-format", "json".to_owned()),
             ("log-level", "info".to_owned()),
         ];

@@ -24,13 +24,15 @@ pub struct Effort {
     pub seconds: f64,
     /// Seconds for which the daemon is watched at rest.
     pub rest: f64,
+    /// Lots of pings that are timed for a round trip.
+    pub lots: u32,
 }
 
 impl Effort {
     /// Enough to quote.
-    pub const FULL: Effort = Effort { repetitions: 5, rounds: None, seconds: 0.5, rest: 0.5 };
+    pub const FULL: Effort = Effort { repetitions: 5, rounds: None, seconds: 0.5, rest: 0.5, lots: 50 };
     /// Too little to quote, but everything is run.
-    pub const QUICK: Effort = Effort { repetitions: 2, rounds: Some(3), seconds: 0.0, rest: 0.02 };
+    pub const QUICK: Effort = Effort { repetitions: 2, rounds: Some(3), seconds: 0.0, rest: 0.02, lots: 3 };
 
     /// Rounds per repetition, if one round takes so many seconds: at least 2.
     pub fn rounds(&self, per_round: f64) -> u64 {
@@ -107,6 +109,8 @@ pub struct Setting {
     pub chunk_width: usize,
     /// How long words wait.
     pub linger: Linger,
+    /// What the daemon's cores do while there is nothing to do.
+    pub idle: String,
     /// What goes wrong in Solon's rounds.
     pub trouble: Trouble,
 }
@@ -124,6 +128,7 @@ impl Setting {
             dimension: job.dimension,
             chunk_width: job.chunk_width,
             linger: job.linger,
+            idle: job.idle_word(),
             trouble: trouble.clone(),
         }
     }
@@ -183,8 +188,6 @@ pub struct Report {
     pub rest_cpu_ms_per_s: f64,
     /// Milliseconds from SIGTERM to the end of the daemon.
     pub stop_ms: f64,
-    /// All workers had the same bytes after every repetition. Always true: otherwise there is no report.
-    pub identical: bool,
 }
 
 /// Ratio of neighbouring repetitions.
@@ -248,7 +251,6 @@ pub fn measure(program: &Path, job: Job, trouble: &Trouble, effort: &Effort) -> 
         worker_bytes,
         rest_cpu_ms_per_s,
         stop_ms,
-        identical: true,
         raw: Timed::of(&raw, bytes),
         dropping: Timed::of(&dropping, bytes),
         solon: Timed::of(&solon, bytes),
@@ -310,6 +312,6 @@ impl fmt::Display for Report {
             three_digits(self.rest_cpu_ms_per_s),
             three_digits(self.stop_ms)
         )?;
-        write!(f, "All workers had the same update after every repetition.")
+        write!(f, "All workers had the same update after every repetition, and it was the mean of the gradients.")
     }
 }

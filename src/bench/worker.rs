@@ -85,6 +85,8 @@ enum Failure {
     Order(#[from] serde_json::Error),
     #[error("there is no such floor")]
     NoFloor,
+    #[error("number {at} of the update is {found}, and {expected} is the mean over the groups")]
+    Wrong { at: usize, found: f32, expected: f32 },
 }
 
 fn say(said: &Said) -> io::Result<()> {
@@ -124,7 +126,8 @@ fn work(args: &WorkerArgs) -> Result<(), Failure> {
     let up = (0..layout.chunks()).map(|chunk| (HEADER_BYTES + 4 * layout.chunk(chunk).width) as u64).sum();
     let down = (4 * layout.dimension() + (layout.chunks() + 1) * HEADER_BYTES + REPORT_BYTES) as u64;
     let place = solon.place();
-    let number = |at: usize| ((at * 7919 + place.group * 104_729) % 10_007) as f32 - 5000.0;
+    let of_group = |group: usize, at: usize| ((at * 7919 + group * 104_729) % 10_007) as f32 - 5000.0;
+    let number = |at: usize| of_group(place.group, at);
     let mut buffer: Vec<f32> = Vec::with_capacity(layout.dimension());
     buffer.extend((0..layout.dimension()).map(number));
     say(&Said::Joined)?;
@@ -144,7 +147,11 @@ fn work(args: &WorkerArgs) -> Result<(), Failure> {
                 let honest = Trouble { liars: 0, ..trouble };
                 rounds_of(dropping.as_mut().ok_or(Failure::NoFloor)?, rounds, &honest, &mut buffer)?
             }
-            Target::Solon => rounds_of(&mut solon, rounds, &trouble, &mut buffer)?,
+            Target::Solon => {
+                let digest = rounds_of(&mut solon, rounds, &trouble, &mut buffer)?;
+                check(&buffer, solon.plan().parameters.groups(), of_group)?;
+                digest
+            }
         };
         let seconds = start.elapsed().as_secs_f64();
         let checksum = if target == Target::Raw { 0 } else { crc_fast::crc32_iscsi(bytemuck::cast_slice(&buffer)) };
@@ -157,12 +164,25 @@ fn work(args: &WorkerArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The first gradients are `number(group, at)`, and those of later rounds the update before: so every update is their mean over the
+/// groups, whoever lied, but for rounding, which adds up over thousands of rounds.
+fn check(update: &[f32], groups: usize, number: impl Fn(usize, usize) -> f32) -> Result<(), Failure> {
+    for (at, &found) in update.iter().enumerate() {
+        let expected = (0..groups).map(|group| number(group, at)).sum::<f32>() / groups as f32;
+        if !((found - expected).abs() <= 1.0 + 1e-2 * expected.abs()) {
+            return Err(Failure::Wrong { at, found, expected });
+        }
+    }
+    Ok(())
+}
+
 /// Runs rounds in which each gradient is the last update; gives the digest of the last one.
 fn rounds_of(worker: &mut Worker, rounds: u64, trouble: &Trouble, buffer: &mut [f32]) -> Result<u64, Failure> {
     let (row, chunks) = (worker.place().row, worker.plan().layout.chunks() as u64);
     let present = worker.plan().parameters.redundancy() - trouble.absent;
-    // The liars are a run of `liars` rows that begins at another row each time.
-    let lies = |turn: u64| (row + present - (turn % present as u64) as usize) % present < trouble.liars;
+    // The liars are a run of `liars` rows that begins behind the last one's end each time.
+    let first = |turn: u64| (turn % present as u64) as usize * trouble.liars % present;
+    let lies = |turn: u64| (row + present - first(turn)) % present < trouble.liars;
     let mut digest = 0;
     for _ in 0..rounds {
         let round = worker.next_round();
@@ -207,6 +227,15 @@ mod tests {
             let mut shard = [3.0; 8];
             lie(how, &mut shard);
             assert_ne!(shard, [3.0; 8], "{how:?}");
+        }
+    }
+
+    #[test]
+    fn an_update_that_is_not_the_mean_is_noticed() {
+        let number = |group: usize, at: usize| (10 * group + at) as f32;
+        assert!(check(&[5.0, 6.0, 7.0], 2, number).is_ok());
+        for wrong in [9.0, f32::NAN, -6.0, f32::INFINITY] {
+            assert!(matches!(check(&[5.0, wrong, 7.0], 2, number), Err(Failure::Wrong { at: 1, .. })));
         }
     }
 

@@ -221,6 +221,37 @@ impl Sweep {
         self.tiles(shards, chunk, scale, out);
     }
 
+    /// [`Sweep::run`], and then again over the groups that were to be checked and do not agree, to learn who it is: their tasks
+    /// become that, those of groups that agree nothing. Says how far the latter are from agreeing, relative to the tolerance.
+    ///
+    /// # Panics
+    /// As [`Sweep::run`].
+    pub fn run_and_look(
+        &mut self,
+        seed: &[u8; 32],
+        tasks: &mut [Task],
+        shards: &[&[f32]],
+        chunk: &Chunk,
+        scale: f32,
+        out: &mut [f32],
+    ) -> f64 {
+        self.run(seed, tasks, shards, chunk, scale, out);
+        let (mut ratio, mut doubtful) = (0f64, false);
+        for (group, task) in tasks.iter_mut().enumerate().filter(|(_, task)| task.learn == Learn::Whether) {
+            let checked = self.checked(group);
+            if checked.agrees {
+                ratio = ratio.max(checked.ratio);
+                task.learn = Learn::Nothing;
+            } else {
+                (task.learn, doubtful) = (Learn::Who, true);
+            }
+        }
+        if doubtful {
+            self.learn(seed, tasks, shards, chunk);
+        }
+        ratio
+    }
+
     /// Learns what the tasks say, and recovers nothing.
     ///
     /// # Panics

@@ -376,7 +376,10 @@ impl Decoder {
         tasks.extend(
             self.gathers[index as usize].words(&self.held).enumerate().map(|(group, held)| self.task(group, held)),
         );
-        let ratio = self.look(index, &seed, &mut tasks, chunk, out);
+        let scale = self.job.plan.scale;
+        let ratio = self.with_shards(index, chunk, |sweep, shards| {
+            sweep.run_and_look(&seed, &mut tasks, shards, chunk, scale, out) as f32
+        });
         used.clear();
         for (group, task) in tasks.iter().enumerate() {
             let rows = self.conclude(index, group, task, &seed, chunk.width, ratio);
@@ -394,7 +397,6 @@ impl Decoder {
         if decided && used.iter().zip(&tasks).any(|(used, task)| *used != task.used) {
             // The guess was wrong: recovers from the rows that agree.
             self.board.count(Counter::ChunksRepeated, 1);
-            let scale = self.job.plan.scale;
             self.with_shards(index, chunk, |sweep, shards| sweep.recover(&used, shards, chunk, scale, out));
         }
         (self.tasks, self.used) = (tasks, used);
@@ -414,29 +416,6 @@ impl Decoder {
         let result = work(sweep, &shards);
         self.shards = recycle(shards);
         result
-    }
-
-    /// Sweeps over the shards of a chunk, and again over those of groups that do not agree, to see who it is: their tasks are
-    /// changed to that. Says how far the others are from agreeing, relative to the tolerance.
-    fn look(&mut self, index: u32, seed: &[u8; 32], tasks: &mut [Task], chunk: &Chunk, out: &mut [f32]) -> f32 {
-        let scale = self.job.plan.scale;
-        self.with_shards(index, chunk, |sweep, shards| {
-            sweep.run(seed, tasks, shards, chunk, scale, out);
-            let (mut ratio, mut doubtful) = (0f32, false);
-            for (group, task) in tasks.iter_mut().enumerate().filter(|(_, task)| task.learn == Learn::Whether) {
-                let checked = sweep.checked(group);
-                if checked.agrees {
-                    ratio = ratio.max(checked.ratio as f32);
-                    task.learn = Learn::Nothing;
-                } else {
-                    (task.learn, doubtful) = (Learn::Who, true);
-                }
-            }
-            if doubtful {
-                sweep.learn(seed, tasks, shards, chunk);
-            }
-            ratio
-        })
     }
 
     /// Draws the consequences of what a sweep has learnt of a group's word; the rows that agree, if it is decided.
