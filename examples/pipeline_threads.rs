@@ -1,4 +1,4 @@
-//! A daemon's pipeline on three threads and its workers on one each, over TCP in this one process, for a few rounds with liars,
+//! A daemon's pipeline on four threads and its workers on one each, over TCP in this one process, for a few rounds with liars,
 //! late workers, and a worker that leaves and comes back.
 //!
 //! Written for ThreadSanitizer, which sees the memory orders that the machine happens to give but the code does not ask for:

@@ -94,10 +94,13 @@ fn tiny_rounds_growth_and_goals_are_measured() {
     let rows = directory.path().join("kernels.json");
     let row = r#"[{"id": "G1", "what": "decode", "bound": {"at_least": 0.9}, "measured": 0.1, "unit": "x"}]"#;
     std::fs::write(&rows, row).unwrap();
-    let output = bench(&["--goals", "--quick", "--json", "--with", rows.to_str().unwrap()]);
+    let others = directory.path().join("peers.json");
+    std::fs::write(&others, row.replace("G1", "G7")).unwrap();
+    let with = [&rows, &others].map(|path| ["--with", path.to_str().unwrap()]).concat();
+    let output = bench(&[&["--goals", "--quick", "--json"][..], &with].concat());
     let goals: Goals = json(&output);
     let ids: Vec<&str> = goals.0.iter().map(|goal| &goal.id[..]).collect();
-    assert_eq!(ids, ["G1", "G4", "G5", "G5", "G6", "G9", "G12"]);
+    assert_eq!(ids, ["G1", "G4", "G5", "G5", "G6", "G7", "G9", "G12"]);
     assert_eq!(output.status.code(), Some(1), "a goal that was handed in is not reached");
 }
 
@@ -113,6 +116,9 @@ fn what_cannot_be_measured_is_refused_with_what_to_do() {
         (&["--dimension", "4e9"], 71, "lower --dimension or --workers"),
         (&["--compare", "/no/such/file"], 65, "/no/such/file: cannot be read"),
         (&["--tiny", "--goals"], 2, "cannot be used with"),
+        (&["--tiny", "--linger", "3"], 2, "cannot be used with"),
+        (&["--sweep", "P", "--liars", "1"], 2, "cannot be used with"),
+        (&["--goals", "--dimension", "5"], 2, "cannot be used with"),
     ] {
         let output = bench(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
