@@ -169,7 +169,8 @@ fn work(args: &WorkerArgs) -> Result<(), Failure> {
 fn check(update: &[f32], groups: usize, number: impl Fn(usize, usize) -> f32) -> Result<(), Failure> {
     for (at, &found) in update.iter().enumerate() {
         let expected = (0..groups).map(|group| number(group, at)).sum::<f32>() / groups as f32;
-        if !((found - expected).abs() <= 1.0 + 1e-2 * expected.abs()) {
+        let right = (found - expected).abs() <= 1.0 + 1e-2 * expected.abs();
+        if !right {
             return Err(Failure::Wrong { at, found, expected });
         }
     }
