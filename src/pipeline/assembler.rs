@@ -27,8 +27,8 @@ pub struct Assembler {
     unused: Vec<u32>,
     /// Words with r_c + s shards that wait for more, in the order of their time; some were sent meanwhile.
     lingering: VecDeque<Lingering>,
-    /// Per group: who was connected when we looked last.
-    connected: Vec<Rows>,
+    /// What the board said when we looked last whether somebody waited for had left or was ready only for a later round.
+    membership: u64,
     rounds: Vec<Round>,
     /// The first round that was not closed when we looked last.
     first: u64,
@@ -87,7 +87,7 @@ impl Assembler {
             unused: (0..limits.words as u32).rev().collect(),
             // Every word lingers at most once while its round has a place in the ledger.
             lingering: VecDeque::with_capacity(limits.history * groups * chunks),
-            connected: vec![Rows::EMPTY; groups],
+            membership: 0,
             rounds: vec![round; job.plan.window as usize],
             first,
         }
@@ -272,12 +272,8 @@ impl Assembler {
             }
             self.lingering.pop_front();
         }
-        let mut changed = false;
-        for group in 0..self.connected.len() {
-            let connected = self.board.connected(group);
-            changed |= std::mem::replace(&mut self.connected[group], connected) != connected;
-        }
-        if changed {
+        let membership = self.board.membership();
+        if std::mem::replace(&mut self.membership, membership) != membership {
             for place in 0..self.lingering.len() {
                 let lingering = self.lingering[place];
                 let Some(index) = self.still_open(&lingering) else { continue };

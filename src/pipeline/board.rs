@@ -93,6 +93,8 @@ pub struct Board {
     connected: Box<[AtomicU64]>,
     /// Per worker: the first round that its session takes part in.
     ready_from: Box<[AtomicU64]>,
+    /// Counts changes of the two above.
+    membership: AtomicU64,
     tallies: Box<[Tally]>,
     late_liars: [AtomicU64; WORKERS_MAX / 64],
     counters: [AtomicU64; COUNTERS],
@@ -134,6 +136,7 @@ impl Board {
             grants: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
             connected: (0..parameters.groups()).map(|_| AtomicU64::new(0)).collect(),
             ready_from: (0..parameters.workers()).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            membership: AtomicU64::new(0),
             tallies: (0..2 * job.plan.window as usize).map(tally).collect(),
             late_liars: zeros(),
             counters: zeros(),
@@ -199,9 +202,15 @@ impl Board {
         self.connected(group).iter().filter(|row| from(*row) <= round).collect()
     }
 
+    /// Changes whenever [`Board::expected`] may: who asks for it first and remembers it never misses a change.
+    pub(super) fn membership(&self) -> u64 {
+        self.membership.load(Ordering::Acquire)
+    }
+
     /// The session of `worker` takes part from this round on; `u64::MAX`: it is not said yet.
     pub(super) fn set_ready_from(&self, worker: usize, round: u64) {
         self.ready_from[worker].store(round, Ordering::Relaxed);
+        self.membership.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn set_connected(&self, worker: usize, connected: bool) {
@@ -211,6 +220,7 @@ impl Board {
         } else {
             group.fetch_and(!bit, Ordering::Relaxed);
         }
+        self.membership.fetch_add(1, Ordering::Release);
     }
 
     /// How many shards `session` of `worker` may have sent in all. Tagged by session, so that a new one does not spend the

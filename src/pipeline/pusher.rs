@@ -124,6 +124,11 @@ impl Pusher {
         &mut self.rounds[at]
     }
 
+    /// Has every stage before this one look at the board.
+    fn wake_all(&self) {
+        self.wake.iter().for_each(|bell| bell.ring());
+    }
+
     fn tell(&self, event: Event) {
         if self.events.push(event).is_err() {
             self.board.count(Counter::EventsLost, 1);
@@ -177,6 +182,8 @@ impl Pusher {
         let queued = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
         debug_assert!(queued.is_ok(), "the queue of a new connection is empty");
         self.tell(Event::Joined { worker: index as u32, round: from });
+        // Words of earlier rounds may wait for the worker, by what its last session was ready for.
+        self.wake_all();
     }
 
     fn end(&mut self, index: usize, context: &Context<'_>) {
@@ -266,7 +273,7 @@ impl Pusher {
         *self.round(number) = Round::NEW;
         self.first += 1;
         self.board.close(number, report.digest);
-        self.wake.iter().for_each(|bell| bell.ring());
+        self.wake_all();
 
         let payload = &mut slot[HEADER_BYTES..HEADER_BYTES + REPORT_BYTES];
         report.write(payload.try_into().expect("a report's length"));
@@ -381,7 +388,7 @@ impl Pusher {
             return false;
         }
         self.board.set_stopped();
-        self.wake.iter().for_each(|bell| bell.ring());
+        self.wake_all();
         true
     }
 }

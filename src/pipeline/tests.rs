@@ -258,6 +258,39 @@ fn shards_of_a_worker_whose_first_round_is_not_open_yet_wait_until_it_is() {
 }
 
 #[test]
+fn a_round_does_not_wait_for_a_worker_that_comes_back_when_a_part_of_it_is_out() {
+    let mut job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
+    (job.plan.credits, job.linger) = (1, Duration::from_secs(1));
+    let mut cluster = Cluster::new(&job, 1);
+    let gradient = &gradients(1, 100, 5)[0];
+    cluster.sessions.iter_mut().for_each(|session| assert_eq!(session.begin(), Ok(0)));
+    for session in &mut cluster.sessions {
+        session.pump(Source::Separate(gradient), None);
+    }
+    let now = cluster.now;
+    while cluster.pipeline.step(now) == Progress::Busy {}
+    // The first chunk is out. The receiver has the worker's next session before the pusher knows of it.
+    cluster.sessions[3] = join(&cluster.pipeline, &job, 3, 2000);
+    let context = Context { now, registry: None };
+    cluster.pipeline.receiver.step(&context);
+    for session in &mut cluster.sessions[..3] {
+        session.drive(now, None).unwrap();
+        session.pump(Source::Separate(gradient), None);
+    }
+    cluster.pipeline.receiver.step(&context);
+    cluster.pipeline.assembler.step(&context);
+    while cluster.pipeline.step(now) == Progress::Busy {}
+    for _ in 0..20 {
+        for session in &mut cluster.sessions {
+            session.drive(now, None).unwrap();
+            session.pump(Source::Separate(gradient), None);
+        }
+        while cluster.pipeline.step(now) == Progress::Busy {}
+    }
+    assert_eq!((cluster.sessions[3].oldest(), cluster.pipeline.handle.board.closed()), (Some(1), 1));
+}
+
+#[test]
 fn a_round_that_only_a_liar_began_does_not_keep_the_daemon_from_stopping() {
     let job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
     let mut cluster = Cluster::new(&job, 1);
