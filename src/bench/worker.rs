@@ -167,7 +167,7 @@ fn work(args: &WorkerArgs) -> Result<(), Failure> {
 /// groups, whoever lied, but for rounding, which adds up over thousands of rounds. Some thousand numbers of all parts are looked at: workers
 /// that are not through their round yet need the cores.
 fn check(update: &[f32], groups: usize, number: impl Fn(usize, usize) -> f32) -> Result<(), Failure> {
-    for (at, &found) in update.iter().enumerate().step_by(update.len() / 4096 | 1) {
+    for (at, &found) in update.iter().enumerate().step_by((update.len() / 4096) | 1) {
         let expected = (0..groups).map(|group| number(group, at)).sum::<f32>() / groups as f32;
         let right = (found - expected).abs() <= 1.0 + 1e-2 * expected.abs();
         if !right {
