@@ -308,20 +308,12 @@ fn offers_and_attaches_have_the_offsets_and_the_proofs_of_the_page() {
 
 #[test]
 fn links_have_the_offsets_and_the_proofs_of_the_page() {
-    let order = LinkOrder {
-        peer: 3,
-        key: [0xa1; 32],
-        address: [10, 1, 2, 3].into(),
-        port: 0x1234,
-        session: 0x2122_2324_2526_2728,
-    };
-    let fields = [
-        ("key", vec![0xa1; 32]),
-        ("address", [&[0; 10][..], &[0xff, 0xff, 10, 1, 2, 3]].concat()),
-        ("session", le(order.session.to_le_bytes())),
-        ("port", le(order.port.to_le_bytes())),
-    ];
-    check_layout("link", &order.write(), &fields);
+    let order = LinkOrder { peer: 3, key: [0xa1; 32], address: [10, 1, 2, 3].into(), port: 0x1234, session: 0x2122 };
+    let frame = order.frame(1, 2);
+    let fields = [("key", vec![0xa1; 32]), ("address", [&[0; 10][..], &[0xff, 0xff, 10, 1, 2, 3]].concat())];
+    check_layout("link", &frame.bytes()[HEADER_BYTES..], &fields);
+    let header = Header::parse(frame.bytes().first_chunk().unwrap()).unwrap();
+    assert_eq!((header.worker, header.round, header.chunk), (3, 0x2122, 0x1234));
     let ends = LinkEnds { job: 1, epoch: 2, dials: 5, listens: 3, key: order.key };
     let greeting = ends.greeting(&CHALLENGE, &NONCE);
     let indices = [5u32.to_le_bytes(), 3u32.to_le_bytes()].concat();
@@ -373,7 +365,7 @@ fn kinds_have_the_numbers_ways_and_lengths_of_the_page() {
             Kind::Offer => ("<-", (OFFER_BYTES - HEADER_BYTES).to_string()),
             Kind::Attach => ("->", (ATTACH_BYTES - HEADER_BYTES).to_string()),
             Kind::Relay | Kind::Announce => ("<-", "32".into()),
-            Kind::Link => ("<-", "64".into()),
+            Kind::Link => ("<-", "48".into()),
             Kind::Carry => ("<-", "16".into()),
             Kind::Greeting => ("<->", (GREETING_BYTES - HEADER_BYTES).to_string()),
             Kind::Greeted => ("<->", (GREETED_BYTES - HEADER_BYTES).to_string()),

@@ -265,7 +265,7 @@ impl Relay {
         let (round, chunk) = (header.round, header.chunk);
         match header.kind {
             Kind::Link => {
-                let order = LinkOrder::read(header.worker, payload);
+                let order = LinkOrder::read(header, payload);
                 if order.peer == self.me || order.peer as usize >= self.peers.len() {
                     return Err(Disconnect::from(Violation::Worker(order.peer)).into());
                 }

@@ -445,8 +445,8 @@ impl Pipeline {
         let wake = [&bells.receiver, &bells.assembler].into_iter().chain(&bells.decoders);
         let wake: Vec<Arc<Bell>> = wake.cloned().collect();
         let all = wake.iter().chain([&bells.pusher]).cloned().collect();
-        let pusher =
-            Pusher::new(&job, board.clone(), updates, admitted_out, from_decoders, heard, wake, events.clone());
+        let inputs = pusher::Inputs { admitted: admitted_out, decoded: from_decoders, heard };
+        let pusher = Pusher::new(&job, board.clone(), updates, inputs, wake, events.clone());
         let handle = Handle { inbound, outbound, events, board, bells: all };
         Pipeline { receiver, assembler, decoders, pusher, handle }
     }

@@ -66,6 +66,13 @@ pub struct Pusher {
     digests: Vec<(u64, u64)>,
 }
 
+/// What comes to the pusher.
+pub(super) struct Inputs {
+    pub(super) admitted: Consumer<Admission<dyn Outbound>>,
+    pub(super) decoded: Consumer<ToPusher>,
+    pub(super) heard: Consumer<Heard>,
+}
+
 struct Peer {
     outbound: Box<dyn Outbound>,
     session: u64,
@@ -95,9 +102,7 @@ impl Pusher {
         job: &Arc<Job>,
         board: Arc<Board>,
         updates: Slab,
-        admitted: Consumer<Admission<dyn Outbound>>,
-        decoded: Consumer<ToPusher>,
-        heard: Consumer<Heard>,
+        inputs: Inputs,
         wake: Vec<Arc<Bell>>,
         events: Arc<ArrayQueue<Event>>,
     ) -> Pusher {
@@ -117,9 +122,9 @@ impl Pusher {
             job,
             board,
             updates,
-            admitted,
-            decoded,
-            heard,
+            admitted: inputs.admitted,
+            decoded: inputs.decoded,
+            heard: inputs.heard,
             relays,
             orders,
             slow: 0,

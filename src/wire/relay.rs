@@ -12,13 +12,13 @@ use super::{CHALLENGE_BYTES, HEADER_BYTES, Violation};
 pub const RELAY_WORKERS_MAX: usize = 128;
 
 /// The longest payload of a short frame.
-pub const SHORT_PAYLOAD_MAX: usize = 64;
+pub const SHORT_PAYLOAD_MAX: usize = 48;
 /// Bytes of the longest short frame with its header.
 pub const SHORT_BYTES: usize = HEADER_BYTES + SHORT_PAYLOAD_MAX;
 
 /// Bytes of the daemon's word that updates are relayed.
 const RELAY_PAYLOAD: usize = 32;
-const LINK_PAYLOAD: usize = 64;
+const LINK_PAYLOAD: usize = 48;
 const ANNOUNCE_PAYLOAD: usize = 32;
 const CARRY_PAYLOAD: usize = 16;
 /// Bytes of a greeting with its header.
@@ -48,7 +48,7 @@ pub fn short_payload(kind: Kind) -> Option<usize> {
 #[derive(Clone, Copy, Debug)]
 pub struct Short {
     bytes: [u8; SHORT_BYTES],
-    len: usize,
+    len: u8,
 }
 
 impl Short {
@@ -61,12 +61,12 @@ impl Short {
         let len = HEADER_BYTES + payload.len();
         bytes[..HEADER_BYTES].copy_from_slice(&header_bytes(header, payload));
         bytes[HEADER_BYTES..len].copy_from_slice(payload);
-        Short { bytes, len }
+        Short { bytes, len: len as u8 }
     }
 
     /// The frame's bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes[..usize::from(self.len)]
     }
 }
 
@@ -86,25 +86,23 @@ pub struct LinkOrder {
 }
 
 impl LinkOrder {
-    /// The payload of a link frame.
-    pub fn write(&self) -> [u8; LINK_PAYLOAD] {
+    /// The link frame from the daemon of this epoch, for a job.
+    pub fn frame(&self, job: u64, epoch: u64) -> Short {
         let mut bytes = [0; LINK_PAYLOAD];
         let mut out = Writer::new(&mut bytes);
         out.put(&self.key);
         out.put(&v6(self.address).octets());
-        out.put(&self.session.to_le_bytes());
-        out.put(&self.port.to_le_bytes());
-        out.put(&[0; 6]);
         out.finish();
-        bytes
+        let (worker, round, chunk) = (self.peer, self.session, u32::from(self.port));
+        Short::new(Header { job, session: epoch, worker, round, chunk, ..Header::new(Kind::Link) }, &bytes)
     }
 
-    /// Reads the payload of a link frame about `peer`.
-    pub fn read(peer: u32, bytes: &[u8; LINK_PAYLOAD]) -> LinkOrder {
-        let mut read = Reader::new(bytes);
+    /// Reads a link frame.
+    pub fn read(header: &Header, payload: &[u8; LINK_PAYLOAD]) -> LinkOrder {
+        let mut read = Reader::new(payload);
         let (key, address): ([u8; 32], [u8; 16]) = (read.take(), read.take());
-        let (session, port) = (read.u64(), u16::from_le_bytes(read.take()));
-        LinkOrder { peer, key, address: Ipv6Addr::from(address).to_canonical(), port, session }
+        let (address, port) = (Ipv6Addr::from(address).to_canonical(), header.chunk as u16);
+        LinkOrder { peer: header.worker, key, address, port, session: header.round }
     }
 }
 
@@ -362,9 +360,11 @@ mod tests {
             let greeting: &[u8; GREETING_BYTES] = bytes[..].try_into().unwrap();
             prop_assert!(ends.greeted(greeting, &[0; 32]).is_err());
             let _ = greeting_from(greeting);
-            let order = LinkOrder::read(1, bytes.first_chunk().unwrap());
-            let again = LinkOrder::read(1, &order.write());
-            prop_assert_eq!(order, again);
+            let header = Header { worker: 1, chunk: 70_000, ..Header::new(Kind::Link) };
+            let order = LinkOrder::read(&header, bytes.first_chunk().unwrap());
+            let frame = order.frame(3, 4);
+            let (head, payload) = frame.bytes().split_first_chunk().unwrap();
+            prop_assert_eq!(order, LinkOrder::read(&Header::parse(head).unwrap(), payload.try_into().unwrap()));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::super::relay::{Bad, Set, bit, each};
 use super::super::{Heard, ToPusher};
 use super::*;
-use crate::wire::{LinkOrder, Said, Short, Why};
+use crate::wire::{Said, Short, Why};
 
 /// Words heard in one step.
 const WORDS_PER_STEP: usize = 256;
@@ -158,10 +158,9 @@ impl Pusher {
     /// Tells workers of each other, as was found.
     fn order(&mut self, context: &Context<'_>) {
         while let Some((to, order)) = self.orders.pop() {
-            let LinkOrder { peer: worker, .. } = order;
-            let header = Header { job: self.job.number, session: self.job.epoch, worker, ..Header::new(Kind::Link) };
+            let frame = order.frame(self.job.number, self.job.epoch);
             let Some(peer) = &mut self.peers[to] else { continue };
-            if peer.outbound.send(Outgoing::Short(Short::new(header, &order.write()))).is_err() {
+            if peer.outbound.send(Outgoing::Short(frame)).is_err() {
                 self.not_reading(to, context);
             }
         }
