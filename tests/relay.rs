@@ -218,3 +218,114 @@ fn a_carrier_killed_in_mid_round_holds_nobody_up() {
     assert!(pushed.get("carried") > 0);
     assert_eq!((pushed.get("wrong"), pushed.get("other_digests")), (0, 0));
 }
+
+/// A network of its own for the daemon, joined to this one by a pair of interfaces; gone when dropped.
+struct Namespace {
+    /// Where the command is: solond is started without a search path.
+    ip: String,
+    name: String,
+    inner: String,
+    host: std::net::Ipv4Addr,
+    daemon: std::net::Ipv4Addr,
+}
+
+impl Namespace {
+    /// `None` where namespaces cannot be made: not root, or no `ip`.
+    fn new() -> Option<Namespace> {
+        let found = Command::new("sh").args(["-c", "command -v ip"]).output().ok()?;
+        let command = String::from_utf8(found.stdout).ok()?.trim().to_owned();
+        let id = std::process::id();
+        let (name, outer, inner) = (format!("solon-{id}"), format!("sv{id}a"), format!("sv{id}b"));
+        let net = [10, 213, (id >> 8) as u8, (id as u8) & 0xfc];
+        let at = |last: u8| std::net::Ipv4Addr::new(net[0], net[1], net[2], net[3] | last);
+        let ip = |line: String| {
+            let run = Command::new(&command).args(line.split_whitespace()).stderr(Stdio::null()).status();
+            run.is_ok_and(|status| status.success()).then_some(())
+        };
+        ip(format!("netns add {name}"))?;
+        let this = Namespace { ip: command.clone(), name, inner, host: at(1), daemon: at(2) };
+        let (name, inner) = (&this.name, &this.inner);
+        ip(format!("link add {outer} type veth peer name {inner} netns {name}"))?;
+        ip(format!("addr add {}/30 dev {outer}", this.host))?;
+        ip(format!("link set {outer} up"))?;
+        ip(format!("netns exec {name} ip addr add {}/30 dev {inner}", this.daemon))?;
+        ip(format!("netns exec {name} ip link set {inner} up"))?;
+        Some(this)
+    }
+
+    /// Bytes that have left the daemon's interface, by the kernel's count.
+    fn sent(&self) -> u64 {
+        let file = format!("/sys/class/net/{}/statistics/tx_bytes", self.inner);
+        let read = Command::new(&self.ip).args(["netns", "exec", &self.name, "cat", &file]).output().unwrap();
+        String::from_utf8(read.stdout).unwrap().trim().parse().expect("a count")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new(&self.ip).args(["netns", "del", &self.name]).status();
+    }
+}
+
+#[test]
+fn what_leaves_the_daemons_interface_is_one_update_and_a_tenth_and_auto_chooses_it() {
+    const ROUNDS: u64 = 8;
+    let Some(network) = Namespace::new() else {
+        eprintln!("skipped: no network namespace can be made (it takes root, and the command ip)");
+        return;
+    };
+    for (groups, flags, count) in JOBS {
+        let mut command = Command::new(&network.ip);
+        command.args(["netns", "exec", &network.name, env!("CARGO_BIN_EXE_solond")]);
+        let listen = format!("{}:0", network.daemon);
+        let mut solond = Solond::spawn(command, &listen, &[&FLAGS[..], flags, &["--listen-open", "true"]].concat());
+        solond.wait_until_ready();
+        assert!(solond.find("\"ready\"").contains("\"push\":\"relay\""));
+        let mut workers = join(&solond, count);
+        linked(&workers);
+        let before = network.sent();
+        rounds(&mut workers, 0..ROUNDS, groups);
+        let sent = network.sent() - before;
+        workers.into_iter().for_each(Worker::leave);
+        let pushed = Pushed::of(&mut solond);
+        let ratio = sent as f64 / (ROUNDS * 4 * D as u64) as f64;
+        println!("{count} workers: {ratio:.3} of an update leaves the interface per round; {}", pushed.0);
+        assert!(ratio <= 1.1 || pushed.get("late") > 0, "{ratio}: {}", pushed.0);
+    }
+}
+
+/// `cargo test --release --test relay -- --ignored --nocapture`: what a relay is worth where the daemon's link is 1 Gbit/s.
+#[test]
+#[ignore = "measures"]
+fn rounds_where_the_daemon_has_a_gigabit_link_are_measured_both_ways() {
+    const ROUNDS: u64 = 10;
+    let Some(network) = Namespace::new() else { return };
+    let limit = format!(
+        "netns exec {} tc qdisc add dev {} root tbf rate 1gbit burst 256kb latency 50ms",
+        network.name, network.inner
+    );
+    assert!(Command::new(&network.ip).args(limit.split_whitespace()).status().unwrap().success());
+    for (groups, flags, count) in JOBS {
+        for way in ["direct", "relay"] {
+            let mut command = Command::new(&network.ip);
+            command.args(["netns", "exec", &network.name, env!("CARGO_BIN_EXE_solond")]);
+            let listen = format!("{}:0", network.daemon);
+            let flags = [&FLAGS[..], flags, &["--listen-open", "true", "--push-way", way]].concat();
+            let mut solond = Solond::spawn(command, &listen, &flags);
+            solond.wait_until_ready();
+            let mut workers = join(&solond, count);
+            if way == "relay" {
+                linked(&workers);
+            }
+            rounds(&mut workers, 0..2, groups);
+            let started = Instant::now();
+            rounds(&mut workers, 2..ROUNDS, groups);
+            let ms = started.elapsed().as_secs_f64() * 1e3 / (ROUNDS - 2) as f64;
+            workers.into_iter().for_each(Worker::leave);
+            println!(
+                "{count} workers, {way}: {ms:.1} ms per round, gradients and checks included; {}",
+                Pushed::of(&mut solond).0
+            );
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Relay;
 use crate::memory::SharedSlot;
-use crate::wire::{LinkOrder, Violation, Why};
+use crate::wire::{Kind, LinkOrder, Violation, Why};
 
 /// Rounds for which a pair is off after the first complaint; doubled with each further one.
 const ROUNDS_OFF: u64 = 4;
@@ -178,14 +178,26 @@ impl Relays {
         self.members[worker].session.is_some()
     }
 
-    /// A worker says where it is reached: the orders for it and for all others that are.
-    pub(super) fn reach(&mut self, worker: usize, address: IpAddr, port: u16, mut order: impl FnMut(usize, LinkOrder)) {
-        self.members[worker].reach = Some((address, port));
+    /// A worker says where it is reached: the orders for it and for all others that are. Once per session: each time costs everybody a link.
+    ///
+    /// # Errors
+    /// If it has said so before.
+    pub(super) fn reach(
+        &mut self,
+        worker: usize,
+        address: IpAddr,
+        port: u16,
+        mut order: impl FnMut(usize, LinkOrder),
+    ) -> Result<(), Violation> {
+        if self.members[worker].reach.replace((address, port)).is_some() {
+            return Err(Violation::Kind(Kind::Reach));
+        }
         for other in 0..self.members.len() {
             if other != worker {
                 self.order(worker, other, &mut order);
             }
         }
+        Ok(())
     }
 
     /// Orders a link between two workers, under a key that was never used.

@@ -115,7 +115,7 @@ impl Pusher {
                 let far = self.peers[index].as_ref().and_then(|peer| peer.outbound.far());
                 let Some(address) = address.or(far) else { return Ok(()) };
                 let orders = &mut self.orders;
-                relays.reach(index, address, port, |to, order| orders.push((to, order)));
+                relays.reach(index, address, port, |to, order| orders.push((to, order)))?;
                 self.order(context);
             }
             Said::Linked { peer, session, up } => {

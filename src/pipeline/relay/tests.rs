@@ -13,7 +13,7 @@ fn mesh(liars: usize, carried: usize) -> Relays {
     let mut relays = relays(liars, carried);
     for worker in 0..P {
         relays.joined(worker, 100 + worker as u64);
-        relays.reach(worker, "10.0.0.1".parse().unwrap(), 7, |_, _| {});
+        relays.reach(worker, "10.0.0.1".parse().unwrap(), 7, |_, _| {}).unwrap();
     }
     for (worker, peer) in (0..P * P).map(|at| (at / P, at % P)).filter(|(a, b)| a != b) {
         relays.linked(worker, peer, 100 + peer as u64, true, 0);
@@ -142,8 +142,12 @@ fn a_link_that_broke_is_ordered_anew_after_a_while_with_another_key() {
     let mut orders = Vec::new();
     for worker in 0..2 {
         relays.joined(worker, 100 + worker as u64);
-        relays.reach(worker, "10.0.0.1".parse().unwrap(), 7 + worker as u16, |to, order| orders.push((to, order)));
+        relays
+            .reach(worker, "10.0.0.1".parse().unwrap(), 7 + worker as u16, |to, order| orders.push((to, order)))
+            .unwrap();
     }
+    let again = relays.reach(0, "10.0.0.1".parse().unwrap(), 7, |_, _| panic!("every time costs everybody a link"));
+    assert!(again.is_err());
     assert_eq!(
         orders.iter().map(|(to, order)| (*to, order.peer, order.port)).collect::<Vec<_>>(),
         [(1, 0, 7), (0, 1, 8)]

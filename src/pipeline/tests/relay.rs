@@ -1,7 +1,7 @@
 //! Updates that workers pass on to each other, over links that are queues, with carriers that misbehave.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::client::Carry;
@@ -314,10 +314,10 @@ fn a_carrier_that_leaves_in_the_middle_of_a_round_holds_nobody_up_and_can_come_b
     let mut mesh = Mesh::new(relayed(parameters(4), true));
     mesh.round(0);
     // It has taken chunks to carry, and dies before it is driven again.
-    let leaver = Arc::new(Mutex::new(0));
+    let leaver = Arc::new(AtomicUsize::new(0));
     let counting = leaver.clone();
     mesh.cluster.sessions[7].set_carry(Box::new(move |_, _, _| {
-        *counting.lock().unwrap() += 1;
+        counting.fetch_add(1, Ordering::Relaxed);
         0
     }));
     let gradient = &gradients(1, D, 1)[0];
@@ -325,7 +325,7 @@ fn a_carrier_that_leaves_in_the_middle_of_a_round_holds_nobody_up_and_can_come_b
         session.begin().unwrap();
     }
     let until = mesh.cluster.now + Duration::from_secs(1);
-    while *leaver.lock().unwrap() == 0 {
+    while leaver.load(Ordering::Relaxed) == 0 {
         assert!(mesh.cluster.now < until);
         for session in &mut mesh.cluster.sessions {
             session.pump(Source::Separate(gradient), None);
