@@ -232,6 +232,10 @@ impl Relays {
 
     fn rest(&mut self, worker: usize, carrier: usize, round: u64) {
         let pair = &mut self.pairs[carrier * self.members.len() + worker];
+        // A pair that was well for longer than it would be off begins anew.
+        if round > pair.until.saturating_add(ROUNDS_OFF << pair.times.min(DOUBLINGS)) {
+            pair.times = 0;
+        }
         pair.until = round.saturating_add(ROUNDS_OFF << pair.times.min(DOUBLINGS));
         pair.times += 1;
     }

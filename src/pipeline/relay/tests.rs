@@ -96,6 +96,24 @@ fn up_to_s_complainers_name_nobody_and_cost_only_their_own_pairs() {
 }
 
 #[test]
+fn a_pair_is_off_twice_as_long_each_time_unless_it_was_well_for_longer_than_that() {
+    let (mut relays, slab) = (mesh(2, 9), Slab::new(1, 16, 16, Vec::new()));
+    let mut off_after = |round: u64, chunk: u32| {
+        relays.next = 0;
+        assert_ne!(hold(&mut relays, &slab, round, chunk).unwrap().1 & bit(1), 0);
+        relays.fetch(1, round, chunk, Why::Late, round).unwrap();
+        (round..).find(|next| {
+            relays.closed(*next, |_, _| {});
+            relays.members[0].complained == 0
+        })
+    };
+    assert_eq!(off_after(10, 0), Some(14));
+    assert_eq!(off_after(14, 1), Some(22));
+    assert_eq!(off_after(23, 2), Some(39));
+    assert_eq!(off_after(1000, 3), Some(1004));
+}
+
+#[test]
 fn a_carrier_of_whom_more_complain_than_can_lie_is_named_once_and_carries_no_more() {
     for wrong in [true, false] {
         let (mut relays, slab) = (mesh(2, 9), Slab::new(1, 16, 16, Vec::new()));
