@@ -327,6 +327,8 @@ pub struct Sender {
     events: Events,
     flow: Flow,
     sent: u64,
+    /// Bytes that the rounds so far have pushed: more may be here, for who sends nothing does not hold up the next round.
+    due: u64,
     out: Vec<u8>,
     scrap: Vec<u8>,
 }
@@ -342,7 +344,7 @@ impl Sender {
         let poll = Poll::new()?;
         let flow = Flow::new(stream, &poll, 0)?;
         let events = Events::with_capacity(4);
-        Ok(Sender { poll, events, flow, sent: 0, out: vec![1; frame], scrap: vec![0; READ_BYTES] })
+        Ok(Sender { poll, events, flow, sent: 0, due: 0, out: vec![1; frame], scrap: vec![0; READ_BYTES] })
     }
 
     /// One round: sends `up` bytes, and takes `down`.
@@ -350,7 +352,8 @@ impl Sender {
     /// # Errors
     /// If the floor is gone, or the round does not end in a minute.
     pub fn round(&mut self, up: u64, down: u64) -> io::Result<()> {
-        let (up, down) = (self.sent + up, self.flow.received + down);
+        self.due += down;
+        let (up, down) = (self.sent + up, self.due);
         let limit = Instant::now() + PATIENCE;
         while self.sent < up || self.flow.received < down {
             let mut moved = self.flow.read(&mut self.scrap);

@@ -147,13 +147,12 @@ fn work(args: &WorkerArgs) -> Result<(), Failure> {
                 let honest = Trouble { liars: 0, ..trouble };
                 rounds_of(dropping.as_mut().ok_or(Failure::NoFloor)?, rounds, &honest, &mut buffer)?
             }
-            Target::Solon => {
-                let digest = rounds_of(&mut solon, rounds, &trouble, &mut buffer)?;
-                check(&buffer, solon.plan().parameters.groups(), of_group)?;
-                digest
-            }
+            Target::Solon => rounds_of(&mut solon, rounds, &trouble, &mut buffer)?,
         };
         let seconds = start.elapsed().as_secs_f64();
+        if target == Target::Solon {
+            check(&buffer, solon.plan().parameters.groups(), of_group)?;
+        }
         let checksum = if target == Target::Raw { 0 } else { crc_fast::crc32_iscsi(bytemuck::cast_slice(&buffer)) };
         if target == Target::Dropping {
             // The floor's constant would do as a gradient, but not as one that shows whether numbers were mixed up.
@@ -165,9 +164,10 @@ fn work(args: &WorkerArgs) -> Result<(), Failure> {
 }
 
 /// The first gradients are `number(group, at)`, and those of later rounds the update before: so every update is their mean over the
-/// groups, whoever lied, but for rounding, which adds up over thousands of rounds.
+/// groups, whoever lied, but for rounding, which adds up over thousands of rounds. Some thousand numbers of all parts are looked at: workers
+/// that are not through their round yet need the cores.
 fn check(update: &[f32], groups: usize, number: impl Fn(usize, usize) -> f32) -> Result<(), Failure> {
-    for (at, &found) in update.iter().enumerate() {
+    for (at, &found) in update.iter().enumerate().step_by(update.len() / 4096 | 1) {
         let expected = (0..groups).map(|group| number(group, at)).sum::<f32>() / groups as f32;
         let right = (found - expected).abs() <= 1.0 + 1e-2 * expected.abs();
         if !right {
