@@ -369,7 +369,7 @@ fn kinds_have_the_numbers_ways_and_lengths_of_the_page() {
             Kind::Carry => ("<-", "16".into()),
             Kind::Greeting => ("<->", (GREETING_BYTES - HEADER_BYTES).to_string()),
             Kind::Greeted => ("<->", (GREETED_BYTES - HEADER_BYTES).to_string()),
-            Kind::Reach | Kind::Linked | Kind::Have | Kind::Fetch | Kind::Digest => ("->", "0".into()),
+            Kind::Reach | Kind::Linked | Kind::Have | Kind::Fetch | Kind::Digest | Kind::Decline => ("->", "0".into()),
             Kind::Leave | Kind::Collected => ("->", "0".into()),
             Kind::Refuse | Kind::Ready | Kind::Credit | Kind::Closing | Kind::Attached => ("<-", "0".into()),
             Kind::Detach => ("<->", "0".into()),

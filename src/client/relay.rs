@@ -140,17 +140,17 @@ impl Landing for Down<'_, '_> {
         }
         relay.comes(header);
         if relay.carry.is_some_and(|(round, chunk, _)| (round, chunk) == (header.round, header.chunk)) {
-            if relay.carried.is_none() {
+            while relay.carried.is_none() {
                 relay.carried = relay.slab.take(0);
-            }
-            if relay.carried.is_none() {
-                relay.make_room();
-                relay.carried = relay.slab.take(0);
+                if relay.carried.is_none() && !relay.make_room() {
+                    break;
+                }
             }
             if let Some(slot) = &mut relay.carried {
                 return Ok(Some(&mut slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]));
             }
             relay.carry = None;
+            relay.words.push_back(Said::Decline { round: header.round, chunk: header.chunk });
         }
         self.place.place(header)
     }
@@ -373,13 +373,13 @@ impl Relay {
         }
     }
 
-    /// Gives up the link that takes least, so that its chunks are free.
-    fn make_room(&mut self) {
+    /// Gives up the link that takes least, so that its chunks are free; `false` if every link has taken all.
+    fn make_room(&mut self) -> bool {
         let queued = |peer: &Peer| peer.link.as_ref().map_or(0, |link| link.outbound.queued());
         let slowest = (0..self.peers.len()).max_by_key(|peer| queued(&self.peers[*peer]));
-        if let Some(slowest) = slowest.filter(|slowest| queued(&self.peers[*slowest]) > 0) {
-            self.end_link(slowest as u32);
-        }
+        let slowest = slowest.filter(|slowest| queued(&self.peers[*slowest]) > 0);
+        slowest.iter().for_each(|slowest| self.end_link(*slowest as u32));
+        slowest.is_some()
     }
 
     /// A link that was ordered is there.

@@ -348,13 +348,33 @@ impl Relays {
             if now.saturating_duration_since(self.entries[at].since) < limit {
                 continue;
             }
-            let (waiting, len) = (self.entries[at].waiting, self.entries[at].len);
-            let slot = self.entries[at].slot.clone();
-            for worker in each(waiting) {
-                self.members[worker].spare += 1;
-                self.settle(at, worker);
-                send(worker, slot.clone(), len);
-            }
+            self.serve(at, &mut send);
+        }
+    }
+
+    /// A carrier has no room for a chunk: gives it with each worker that waits for it. Nobody is to blame: its room may be taken by those
+    /// who do not read.
+    pub(super) fn decline(
+        &mut self,
+        carrier: usize,
+        round: u64,
+        chunk: u32,
+        send: impl FnMut(usize, SharedSlot, usize),
+    ) {
+        let at = self.entries.iter().position(|entry| (entry.round, entry.chunk) == (round, chunk));
+        if let Some(at) = at.filter(|at| self.entries[*at].carrier == Some(carrier)) {
+            self.serve(at, send);
+        }
+    }
+
+    /// Ends the wait for an entry.
+    fn serve(&mut self, at: usize, mut send: impl FnMut(usize, SharedSlot, usize)) {
+        let Entry { waiting, len, ref slot, .. } = self.entries[at];
+        let slot = slot.clone();
+        for worker in each(waiting) {
+            self.members[worker].spare += 1;
+            self.settle(at, worker);
+            send(worker, slot.clone(), len);
         }
     }
 

@@ -66,11 +66,13 @@ pub enum Kind {
     Greeting = 26,
     /// Worker to worker: the proof of the other end.
     Greeted = 27,
+    /// Worker to daemon: I cannot pass on a chunk that I was to carry.
+    Decline = 28,
 }
 
 impl Kind {
     /// All kinds, by rising number.
-    pub const ALL: [Kind; 27] = [
+    pub const ALL: [Kind; 28] = [
         Kind::Challenge,
         Kind::Hello,
         Kind::Welcome,
@@ -98,6 +100,7 @@ impl Kind {
         Kind::Digest,
         Kind::Greeting,
         Kind::Greeted,
+        Kind::Decline,
     ];
 
     fn parse(number: u8) -> Option<Kind> {
@@ -306,7 +309,7 @@ mod tests {
         for (index, kind) in Kind::ALL.iter().enumerate() {
             assert_eq!(*kind as usize, index + 1);
         }
-        for number in [0u8, 28, 255] {
+        for number in [0u8, 29, 255] {
             let mut bytes = header_bytes(sample(), &[]);
             bytes[6] = number;
             assert_eq!(Header::parse(&bytes), Err(HeaderError::Kind(number)));

@@ -160,6 +160,13 @@ pub enum Said {
         /// Why.
         why: Why,
     },
+    /// I have no room to pass on this chunk, which I was to carry.
+    Decline {
+        /// The round.
+        round: u64,
+        /// The chunk.
+        chunk: u32,
+    },
     /// The digest of the update that I have collected.
     Digest {
         /// The round.
@@ -181,6 +188,7 @@ impl Said {
             Said::Linked { peer, session, up } => {
                 Header { round: session, chunk: peer, argument: u64::from(up), ..Header::new(Kind::Linked) }
             }
+            Said::Decline { round, chunk } => Header { round, chunk, ..Header::new(Kind::Decline) },
             Said::Have { round, chunk } => Header { round, chunk, ..Header::new(Kind::Have) },
             Said::Fetch { round, chunk, why } => {
                 Header { round, chunk, argument: why as u64, ..Header::new(Kind::Fetch) }
@@ -199,6 +207,7 @@ impl Said {
                 Said::Reach { address, port: u16::try_from(chunk).ok().filter(|port| *port > 0)? }
             }
             Kind::Linked if argument < 2 => Said::Linked { peer: chunk, session: round, up: argument == 1 },
+            Kind::Decline => Said::Decline { round, chunk },
             Kind::Have => Said::Have { round, chunk },
             Kind::Fetch => {
                 let why = [Why::Late, Why::Wrong, Why::Gone].into_iter().find(|why| *why as u64 == argument)?;
@@ -313,6 +322,7 @@ mod tests {
             Said::Linked { peer: 3, session: 99, up: true },
             Said::Linked { peer: 3, session: 99, up: false },
             Said::Have { round: 8, chunk: 9 },
+            Said::Decline { round: 8, chunk: 9 },
             Said::Fetch { round: 8, chunk: 9, why: Why::Late },
             Said::Fetch { round: 8, chunk: 9, why: Why::Wrong },
             Said::Fetch { round: 8, chunk: 9, why: Why::Gone },

@@ -136,6 +136,9 @@ impl Pusher {
                 self.name(fetched.bad);
                 self.repair(index, fetched.slot, fetched.len, context);
             }
+            Said::Decline { round, chunk } => {
+                self.serve_waiting(context, |relays, send| relays.decline(index, round, chunk, send));
+            }
             Said::Digest { .. } => {}
         }
         Ok(())
@@ -179,10 +182,18 @@ impl Pusher {
     /// Sends chunks to those who did not say for too long that they have them: from then on they are workers that take, or do not
     /// take, what is sent to them. Sooner where slots are short.
     pub(super) fn give_up(&mut self, limit: Duration, context: &Context<'_>) -> bool {
-        let Some(relays) = &mut self.relays else { return false };
-        let Pusher { peers, board, slow, .. } = self;
+        self.serve_waiting(context, |relays, send| relays.give_up(context.now, limit, send))
+    }
+
+    /// Sends chunks to workers that did not ask for them, as `of` gives both; `true` if there are any.
+    fn serve_waiting(
+        &mut self,
+        context: &Context<'_>,
+        of: impl FnOnce(&mut Relays, &mut dyn FnMut(usize, SharedSlot, usize)),
+    ) -> bool {
+        let Pusher { peers, board, slow, relays: Some(relays), .. } = self else { return false };
         let mut busy = false;
-        relays.give_up(context.now, limit, |index, slot, len| {
+        of(relays, &mut |index, slot, len| {
             let Some(peer) = &mut peers[index] else { return };
             board.count(Counter::RepairsUnasked, 1);
             board.count(Counter::UpdateBytesSent, len as u64);

@@ -185,3 +185,19 @@ fn a_link_that_broke_is_ordered_anew_after_a_while_with_another_key() {
     assert_eq!(again.len(), 2, "once");
     assert!(again[0].1.key == again[1].1.key && again[0].1.key != orders[0].1.key);
 }
+
+#[test]
+fn a_carrier_without_room_says_so_and_is_not_blamed() {
+    let (mut relays, slab) = (mesh(1, 2), Slab::new(1, 16, 16, Vec::new()));
+    let (carrier, _) = hold(&mut relays, &slab, 0, 0).unwrap();
+    relays.have(1, 0, 0).unwrap();
+    let mut sent = Vec::new();
+    relays.decline(carrier + 1, 0, 0, |worker, _, _| sent.push(worker));
+    assert!(sent.is_empty(), "it does not carry it");
+    for _ in 0..2 {
+        relays.decline(carrier, 0, 0, |worker, _, _| sent.push(worker));
+    }
+    assert_eq!((sent, relays.held(), slab.free(0)), (vec![2, 3, 4, 5], 0, 16));
+    assert_eq!((relays.members[carrier].complained, relays.members[carrier].load), (0, 0));
+    assert_eq!(relays.have(2, 0, 0), Ok(None), "it may have come all the same");
+}

@@ -10,6 +10,27 @@ use crate::wire::{HEADER_BYTES, Header, LinkEnds, LinkOrder, header_bytes};
 const REPAIR: Duration = Duration::from_millis(20);
 const D: usize = 1001;
 
+/// Small random numbers from a seed.
+#[derive(Clone)]
+struct Chance(u64);
+
+impl Chance {
+    fn new(seed: u64) -> Chance {
+        Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % end
+    }
+
+    fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
+
 /// A cluster whose workers are linked, and what became of it.
 struct Mesh {
     cluster: Cluster,
@@ -19,6 +40,8 @@ struct Mesh {
     bad: Vec<(u32, bool)>,
     /// Workers that are not driven any more.
     gone: BTreeSet<usize>,
+    /// Chance decides who is driven in a turn, where there is any.
+    chance: Option<Chance>,
     /// Sessions that have said where they are reached.
     reached: BTreeSet<u64>,
 }
@@ -33,8 +56,15 @@ fn relayed(parameters: Parameters, relay: bool) -> Job {
 impl Mesh {
     fn new(job: Job) -> Mesh {
         let cluster = Cluster::new(&job, 2);
-        let mut mesh =
-            Mesh { cluster, job, orders: Vec::new(), bad: Vec::new(), gone: BTreeSet::new(), reached: BTreeSet::new() };
+        let mut mesh = Mesh {
+            cluster,
+            job,
+            orders: Vec::new(),
+            bad: Vec::new(),
+            gone: BTreeSet::new(),
+            chance: None,
+            reached: BTreeSet::new(),
+        };
         (0..8).for_each(|_| mesh.turn());
         mesh
     }
@@ -72,7 +102,8 @@ impl Mesh {
         let cluster = &mut self.cluster;
         cluster.pipeline.step(cluster.now);
         for (worker, session) in cluster.sessions.iter_mut().enumerate() {
-            if self.gone.contains(&worker) {
+            let idle = self.chance.as_mut().is_some_and(|chance| chance.one_in(3));
+            if self.gone.contains(&worker) || idle {
                 continue;
             }
             session.drive(cluster.now, None).unwrap();
@@ -436,4 +467,63 @@ fn a_worker_with_another_update_than_was_pushed_is_an_alarm() {
     assert!(outbound.send(Outgoing::Control(header_bytes(header, &[]))).is_ok());
     mesh.settle();
     assert_eq!(mesh.counted(Counter::DigestMismatches), 1);
+}
+
+#[test]
+fn whatever_two_liars_and_the_network_do_to_links_updates_are_right_and_no_honest_worker_is_named() {
+    for seed in 0..200 {
+        let mut chance = Chance::new(seed);
+        let parameters = parameters([1, 4][chance.below(2)]);
+        let mut job = relayed(parameters, true);
+        job.updates = 4 + chance.below(12);
+        let mut mesh = Mesh::new(job);
+        mesh.chance = Some(Chance::new(seed + 1000));
+        let workers = mesh.workers();
+        let liars = [chance.below(workers), chance.below(workers)];
+        for liar in liars {
+            let mut whim = Chance::new(seed * 31 + liar as u64);
+            mesh.cluster.sessions[liar].set_carry(Box::new(move |header, _, frame| match whim.below(8) {
+                0 | 1 => 0,
+                2 => {
+                    let at = HEADER_BYTES + whim.below(frame.len() - HEADER_BYTES);
+                    frame[at] ^= 1 << whim.below(8);
+                    reseal(*header, frame);
+                    1
+                }
+                3 => {
+                    frame[whim.below(HEADER_BYTES)] ^= 1 << whim.below(8);
+                    1
+                }
+                4 => 1 + whim.below(3),
+                _ => 1,
+            }));
+        }
+        let mut session = 5000;
+        for round in 0..10 {
+            for _ in 0..chance.below(4) {
+                let (one, other) = (chance.below(workers), chance.below(workers));
+                if mesh.cluster.sessions[one].is_linked(other as u32) {
+                    // The end of a connection that is cut.
+                    mesh.cluster.sessions[one].link(other as u32, memory::pair(1).0);
+                }
+            }
+            let leaver = chance.below(workers);
+            if chance.one_in(4) && !liars.contains(&leaver) {
+                mesh.cluster.sessions[leaver].hang_up();
+                mesh.gone.insert(leaver);
+            }
+            mesh.round(round);
+            if mesh.gone.remove(&leaver) {
+                session += 1;
+                mesh.cluster.sessions[leaver] = join(&mesh.cluster.pipeline, &mesh.job, leaver as u32, session);
+                mesh.settle();
+            }
+        }
+        mesh.settle();
+        let named: Vec<u32> = mesh.bad.iter().map(|(worker, _)| *worker).collect();
+        assert!(named.iter().all(|worker| liars.contains(&(*worker as usize))), "seed {seed}: {named:?} of {liars:?}");
+        assert_eq!(mesh.counted(Counter::Violations), 0, "seed {seed}");
+        assert_eq!(mesh.counted(Counter::DigestMismatches), 0, "seed {seed}");
+        assert!(mesh.counted(Counter::UpdateBytesCarried) > 0, "seed {seed}");
+    }
 }
