@@ -167,6 +167,35 @@ fn strangers_at_a_workers_port_get_nothing_and_disturb_nobody() {
     assert_eq!(Pushed::of(&mut solond).get("wrong"), 0);
 }
 
+/// Hundredths of a second that a process has computed so far.
+fn computed(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// A process of its own: other tests compute meanwhile.
+#[test]
+fn workers_that_have_links_and_nothing_to_do_sleep() {
+    if std::env::var("SOLON_TEST_SLEEPS").is_err() {
+        let arguments = ["--exact", "workers_that_have_links_and_nothing_to_do_sleep"];
+        let run = Command::new(std::env::current_exe().unwrap()).args(arguments).env("SOLON_TEST_SLEEPS", "1").status();
+        assert!(run.unwrap().success());
+        return;
+    }
+    let solond = Solond::start(&with(&["--job-groups", "1", "--job-compression", "2"]));
+    let mut workers = join(&solond, 6);
+    linked(&workers);
+    rounds(&mut workers, 0..3, 1);
+    std::thread::sleep(Duration::from_millis(200));
+    let processes = [std::process::id(), solond.child.id()];
+    let before = processes.map(computed);
+    std::thread::sleep(Duration::from_secs(2));
+    for (process, before) in processes.into_iter().zip(before) {
+        assert!(computed(process) - before < 20, "{} of 200 hundredths", computed(process) - before);
+    }
+}
+
 /// The worker process of the test below: this very test, by an environment variable.
 fn child(solond: &Solond, worker: usize) -> Child {
     Command::new(std::env::current_exe().unwrap())
