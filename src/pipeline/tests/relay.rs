@@ -38,6 +38,8 @@ struct Mesh {
     /// Orders that the other end has not seen yet.
     orders: Vec<(usize, LinkOrder, LinkEnds)>,
     bad: Vec<(u32, bool)>,
+    /// Of all rounds.
+    longest: Duration,
     /// Workers that are not driven any more.
     gone: BTreeSet<usize>,
     /// Chance decides who is driven in a turn, where there is any.
@@ -61,6 +63,7 @@ impl Mesh {
             job,
             orders: Vec::new(),
             bad: Vec::new(),
+            longest: Duration::ZERO,
             gone: BTreeSet::new(),
             chance: None,
             reached: BTreeSet::new(),
@@ -150,6 +153,7 @@ impl Mesh {
             self.turn();
             assert!(self.cluster.now - began < self.job.deadline(), "a round does not wait for its deadline");
         }
+        self.longest = self.longest.max(self.cluster.now - began);
         let mut updates = updates.into_iter().flatten();
         let first = updates.next().unwrap();
         assert!(updates.all(|other| other == first), "everybody has the same update");
@@ -271,6 +275,7 @@ fn a_flipped_bit_anywhere_in_a_frame_costs_a_repair_and_nothing_else() {
 fn a_carrier_that_drops_what_it_carries_is_named_and_no_round_waits_for_long() {
     let mesh = with_carriers(parameters(4), 12, one(5, |_, _, _| 0));
     assert_eq!(mesh.bad, [(5, false)]);
+    assert!(mesh.longest < 4 * REPAIR, "{:?}", mesh.longest);
     let once = mesh.counted(Counter::RepairsLate);
     assert!(once > 0 && once <= 8 * mesh.job.updates as u64, "{once}");
 }
