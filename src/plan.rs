@@ -9,8 +9,8 @@
 //! **The round.** Every worker computes `r` times what it would compute without redundancy, then uploads; chunks are decoded
 //! and pushed as they come, so upload and download run at once, except for the first chunk and the last one. With upload time
 //! `u`, download time `d` and `n` chunks that is `max(u, d) + min(u, d) / n`. The daemon sends every worker the whole update, so
-//! `d` does not depend on `r_c` and `u <= d`: compression buys nothing until updates are relayed among the workers. Both are
-//! computed; the relay does not exist yet. Decoding is left out: it is faster than any link.
+//! `d` does not depend on `r_c` and `u <= d`: compression buys nothing unless updates are relayed among the workers (`push.way`). Both
+//! are computed. Decoding is left out: it is faster than any link.
 
 mod accuracy;
 mod chunking;
@@ -160,7 +160,7 @@ pub struct WireTime {
     pub download: Seconds,
     /// Both, overlapping chunk by chunk.
     pub both: Seconds,
-    /// Both, if the daemon sent the update once and workers passed it on. They cannot yet.
+    /// Both, if the daemon sends the update once and workers pass it on.
     pub both_if_relayed: Seconds,
 }
 
@@ -171,7 +171,7 @@ pub struct RoundTime {
     pub compute: Seconds,
     /// From one update to the next.
     pub total: Seconds,
-    /// The same, if updates were relayed.
+    /// The same, if updates are relayed.
     pub total_if_relayed: Seconds,
     /// What most of it is.
     pub bottleneck: Bottleneck,
@@ -256,7 +256,7 @@ pub struct PlanReport {
     pub chosen: usize,
     /// Which of them has the shortest rounds, if the times are known.
     pub fastest: Option<usize>,
-    /// Which of them would have, if updates were relayed.
+    /// Which of them has, if updates are relayed.
     pub fastest_if_relayed: Option<usize>,
     /// What chunks take in the daemon's cache.
     pub chunking: Chunking,

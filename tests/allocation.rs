@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::{Dice, config, distance, gradient, lie};
 use solon::client::{JoinOptions, Source, Worker};
 use solon::daemon::serve::job_of;
-use solon::pipeline::{Bells, Counter, Handle, Idle, Job, Pipeline, Reactor, Stage};
+use solon::pipeline::{Bells, Counter, Handle, Idle, Job, Pipeline, Reactor, Relay, Stage};
 use solon::transport::tcp;
 use solon::wire::{Credential, HELLO_BYTES, Welcome, accept_hello, challenge_frame, welcome_frame};
 
@@ -86,14 +86,19 @@ fn job(linger: &str) -> Job {
 
 #[test]
 fn pipeline_and_sessions_allocate_nothing_from_the_first_round_on_and_all_slots_come_back() {
-    for (linger, lanes) in [("0", 1), ("0", 2), ("60000", 1)] {
-        let job = job(linger);
+    let ways = [("0", 1, false), ("0", 2, false), ("60000", 1, false), ("0", 2, true), ("60000", 1, true)];
+    for (linger, lanes, relayed) in ways {
+        let mut job = job(linger);
+        job.relay = relayed.then_some(Relay { repair: Duration::from_secs(60), local: true });
         let mut dice = Dice::new(lanes as u64);
         let mut pipeline = Pipeline::new(&job, &Bells::silent(lanes));
         let (shards, updates) = (pipeline.receiver.slab().clone(), pipeline.pusher.slab().clone());
         let free: Vec<usize> = (0..2).map(|holder| updates.free(holder)).collect();
         let mut now = Instant::now();
         let mut sessions = common::sessions_over_memory(&job, &mut pipeline, now);
+        if relayed {
+            common::link_over_memory(&mut sessions, &mut pipeline, now);
+        }
         let r = job.plan.parameters.redundancy();
         let mut update = vec![0.0; D];
         let mut count = 0;
@@ -131,9 +136,11 @@ fn pipeline_and_sessions_allocate_nothing_from_the_first_round_on_and_all_slots_
                 now += Duration::from_micros(1);
             }
         }
-        assert_eq!(count, 0, "linger {linger}, {lanes} lanes");
+        assert_eq!(count, 0, "linger {linger}, {lanes} lanes, relayed: {relayed}");
         let counted = |counter| pipeline.handle.board.counted(counter);
         assert_eq!(counted(Counter::RoundsComplete), 12);
+        assert_eq!(counted(Counter::UpdateBytesCarried) > 0, relayed);
+        assert_eq!(counted(Counter::RepairsLate) + counted(Counter::RepairsWrong) + counted(Counter::Violations), 0);
         assert!(counted(Counter::Lies) > 0);
         if linger == "0" {
             assert!(counted(Counter::ShardsLate) > 0, "late shards are part of this test");

@@ -13,10 +13,10 @@ use solon::pipeline::Limits;
 use solon::transport::LinkFailure;
 use solon::transport::rdma::immediate::Immediate;
 use solon::wire::{
-    ATTACH_BYTES, Area, CHALLENGE_BYTES, Credential, Endpoint, HEADER_BYTES, HELLO_BYTES, Header, HeaderError,
-    Identity, Kind, OFFER_BYTES, Plan, REPORT_BYTES, Refusal, Report, Resume, RoundOutcome, Rule, UPDATE_OFFSET,
-    UndecodableReason, VERSION, Violation, WELCOME_BYTES, Welcome, attach_frame, challenge_frame, header_bytes,
-    hello_frame, offer_frame, refusal_frame, welcome_frame,
+    ATTACH_BYTES, Area, CHALLENGE_BYTES, Credential, Endpoint, GREETED_BYTES, GREETING_BYTES, HEADER_BYTES,
+    HELLO_BYTES, Header, HeaderError, Identity, Kind, LinkEnds, LinkOrder, OFFER_BYTES, Plan, REPORT_BYTES, Refusal,
+    Report, Resume, RoundOutcome, Rule, UPDATE_OFFSET, UndecodableReason, VERSION, Violation, WELCOME_BYTES, Welcome,
+    attach_frame, challenge_frame, header_bytes, hello_frame, offer_frame, refusal_frame, short_payload, welcome_frame,
 };
 
 fn root() -> PathBuf {
@@ -307,6 +307,23 @@ fn offers_and_attaches_have_the_offsets_and_the_proofs_of_the_page() {
 }
 
 #[test]
+fn links_have_the_offsets_and_the_proofs_of_the_page() {
+    let order = LinkOrder { peer: 3, key: [0xa1; 32], address: [10, 1, 2, 3].into(), port: 0x1234, session: 0x2122 };
+    let frame = order.frame(1, 2);
+    let fields = [("key", vec![0xa1; 32]), ("address", [&[0; 10][..], &[0xff, 0xff, 10, 1, 2, 3]].concat())];
+    check_layout("link", &frame.bytes()[HEADER_BYTES..], &fields);
+    let header = Header::parse(frame.bytes().first_chunk().unwrap()).unwrap();
+    assert_eq!((header.worker, header.round, header.chunk), (3, 0x2122, 0x1234));
+    let ends = LinkEnds { job: 1, epoch: 2, dials: 5, listens: 3, key: order.key };
+    let greeting = ends.greeting(&CHALLENGE, &NONCE);
+    let indices = [5u32.to_le_bytes(), 3u32.to_le_bytes()].concat();
+    let tag = |word: &[u8]| *blake3::keyed_hash(&order.key, &[word, &CHALLENGE, &NONCE, &indices].concat()).as_bytes();
+    assert_eq!(greeting[HEADER_BYTES..], [NONCE, tag(b"link hello")].concat());
+    let greeted = ends.greeted(&greeting, &CHALLENGE).unwrap();
+    assert_eq!(greeted[HEADER_BYTES..], tag(b"link welcome"));
+}
+
+#[test]
 fn immediates_and_reasons_are_those_of_the_page() {
     let rows = table(&page("protocol.md"), "immediates");
     let (update, end, credit) = (Immediate::update(0x1ff, 5), Immediate::round_end(3), Immediate::credit(4));
@@ -335,6 +352,9 @@ fn kinds_have_the_numbers_ways_and_lengths_of_the_page() {
             (row[0].as_str(), row[1].as_str()),
             ((kind as u8).to_string().as_str(), format!("{kind:?}").as_str())
         );
+        if let Some(bytes) = short_payload(kind) {
+            assert_eq!(row[4], bytes.to_string(), "{kind:?}");
+        }
         let (way, bytes) = match kind {
             Kind::Challenge => ("<-", (challenge_frame(&CHALLENGE).len() - HEADER_BYTES).to_string()),
             Kind::Hello => ("->", (HELLO_BYTES - HEADER_BYTES).to_string()),
@@ -344,6 +364,12 @@ fn kinds_have_the_numbers_ways_and_lengths_of_the_page() {
             Kind::Update => ("<-", "4 x len".into()),
             Kind::Offer => ("<-", (OFFER_BYTES - HEADER_BYTES).to_string()),
             Kind::Attach => ("->", (ATTACH_BYTES - HEADER_BYTES).to_string()),
+            Kind::Relay | Kind::Announce => ("<-", "32".into()),
+            Kind::Link => ("<-", "48".into()),
+            Kind::Carry => ("<-", "16".into()),
+            Kind::Greeting => ("<->", (GREETING_BYTES - HEADER_BYTES).to_string()),
+            Kind::Greeted => ("<->", (GREETED_BYTES - HEADER_BYTES).to_string()),
+            Kind::Reach | Kind::Linked | Kind::Have | Kind::Fetch | Kind::Digest | Kind::Decline => ("->", "0".into()),
             Kind::Leave | Kind::Collected => ("->", "0".into()),
             Kind::Refuse | Kind::Ready | Kind::Credit | Kind::Closing | Kind::Attached => ("<-", "0".into()),
             Kind::Detach => ("<->", "0".into()),

@@ -1,11 +1,11 @@
 //! Connecting, the handshake and how the session travels, in the caller's thread and bounded in time.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::error::JoinError;
-use super::session::Memory;
+use super::session::{Memory, WORDS};
 use super::worker::JoinOptions;
 use crate::transport::rdma::ffi::Api;
 use crate::transport::rdma::{self, Attachment, LinkFailure, NoRdma};
@@ -22,6 +22,8 @@ pub(super) struct Agreed {
     pub(super) welcome: Welcome,
     pub(super) memory: Memory,
     pub(super) way: Way,
+    /// The address that the daemon is reached from.
+    pub(super) near: Option<IpAddr>,
 }
 
 /// How a session's shards and updates travel.
@@ -75,8 +77,8 @@ pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instan
     }
     // The daemon may leave what belongs to a later round unread until the rounds before it have ended.
     let patience = plan.window * Duration::from_millis(u64::from(plan.deadline_ms)) + Duration::from_secs(10);
-    // Every credit, the leave, what says that rounds are collected, and that RDMA has ended.
-    let queue = plan.credits as usize + plan.window as usize + 4;
+    // Every credit, the leave, what says that rounds are collected, and that RDMA has ended; and words about relayed chunks.
+    let queue = plan.credits as usize + plan.window as usize + 4 + WORDS;
     let connection = tcp::connection(stream, queue, patience).map_err(JoinError::Local)?;
     let (connection, way) = match attached {
         Err(reason) => (connection, Way { rdma: false, reason }),
@@ -86,7 +88,7 @@ pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instan
             (attachment.connect(connection, &welcome, identity.job, fall_back), Way { rdma: true, reason })
         }
     };
-    Ok(Agreed { connection, welcome, memory, way })
+    Ok(Agreed { connection, welcome, memory, way, near })
 }
 
 /// Agrees with the daemon on an RDMA connection; the inner error says why there is none.

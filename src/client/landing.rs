@@ -273,6 +273,55 @@ impl Landed {
     }
 }
 
+/// What a relay must know of a place: whether chunks can land that other workers bring.
+impl Place<'_> {
+    /// Does this frame come from the daemon of this session?
+    pub(super) fn check_sender(&self, header: &Header) -> Result<(), Violation> {
+        if header.job != self.landed.job {
+            return Err(Violation::Job);
+        }
+        if header.session == self.landed.epoch { Ok(()) } else { Err(Violation::Session) }
+    }
+
+    /// Is there room for the chunk that this header is about, or is it of no use any more? If not, the daemon waits.
+    pub(super) fn has_room(&mut self, header: &Header) -> Result<bool, Violation> {
+        let (found, chunks) = (header.chunk, self.chunks() as u32);
+        if found >= chunks {
+            return Err(Violation::Chunk { found, chunks });
+        }
+        let room = match self.landed.find(header.round) {
+            Where::Here(_) => self.landed.has_place(header.round),
+            Where::Past => true,
+            Where::Later => false,
+        };
+        if !room {
+            self.landed.behind = Some(header.round);
+        }
+        Ok(room)
+    }
+
+    /// Which round of the window an update is of, and whether its chunk is here; `None` if it has no room.
+    pub(super) fn known(&mut self, header: &Header) -> Result<Option<(usize, bool)>, Violation> {
+        self.landed.check(header)?;
+        Ok(match self.landed.find(header.round) {
+            Where::Here(slot) if self.landed.has_place(header.round) => {
+                let state = self.landed.rounds[slot].chunks[header.chunk as usize];
+                Some((slot, matches!(state, State::Here { complete: true, .. })))
+            }
+            _ => None,
+        })
+    }
+
+    pub(super) fn is_past(&self, round: u64) -> bool {
+        matches!(self.landed.find(round), Where::Past)
+    }
+
+    /// Chunks per round.
+    pub(super) fn chunks(&self) -> usize {
+        self.landed.plan.layout.chunks()
+    }
+}
+
 impl Landing for Place<'_> {
     fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
         let landed = &mut *self.landed;

@@ -4,18 +4,26 @@
 //! caller's buffer where there is one, else in a buffer of the session's, one per round of the window: so a worker that still
 //! computes never keeps the daemon from sending.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::error::{ClientError, JoinError, Lost};
 use super::landing::{Landed, State, Where, places};
+use super::relay::{Buffer, Carry, Down, Relay};
 use crate::code::{Generator, encode};
 use crate::memory::{SharedSlot, Slab};
-use crate::transport::{Connection, Disconnect, Inbound, LinkFailure, Outbound, Outgoing, memory};
-use crate::wire::{HEADER_BYTES, Header, Kind, Plan, Report, Violation, Welcome, header_bytes, seal};
+use crate::transport::{Connection, Disconnect, Inbound, Landing, LinkFailure, Outbound, Outgoing, memory};
+use crate::wire::{
+    HEADER_BYTES, Header, Kind, LinkEnds, LinkOrder, Plan, Report, RoundOutcome, SHORT_PAYLOAD_MAX, Said, Violation,
+    Welcome, header_bytes, seal, short_payload,
+};
 
 /// Shards that are encoded before they are sent: the daemon takes them in while the next ones are encoded. Measured with two cores:
 /// 0.8 to 1.0 of the time of a round in which as many as there are credits (8) were encoded at once.
 const SHARDS_PER_TURN: u64 = 2;
+
+/// Words about relayed chunks that may wait to leave beside shards; more wait elsewhere.
+pub(super) const WORDS: usize = 64;
 
 /// Changes a shard after it was encoded: (round, chunk, the shard's numbers). For liars in tests and demonstrations.
 pub type Tamper<'a> = &'a mut dyn FnMut(u64, u32, &mut [f32]);
@@ -65,6 +73,10 @@ pub struct Session {
     lost: Option<Lost>,
     bytes_sent: u64,
     bytes_received: u64,
+    /// Where updates are relayed.
+    relay: Option<Box<Relay>>,
+    short: Buffer,
+    carry: Option<Carry>,
 }
 
 #[derive(Clone, Copy)]
@@ -118,6 +130,9 @@ impl Session {
             lost: None,
             bytes_sent: 0,
             bytes_received: 0,
+            relay: None,
+            short: [0; SHORT_PAYLOAD_MAX],
+            carry: None,
         })
     }
 
@@ -259,10 +274,17 @@ impl Session {
 
     fn try_drive(&mut self, now: Instant, direct: &mut Option<&mut [f32]>) -> Result<bool, Lost> {
         let mut moved = self.flush(now)?;
-        while let Some(header) = self.inbound.receive(&mut self.landed.place_in(direct.as_deref_mut()), now)? {
+        loop {
+            let Session { inbound, landed, relay, short, .. } = self;
+            let mut down = Down { place: landed.place_in(direct.as_deref_mut()), relay, short };
+            let Some(header) = inbound.receive(&mut down, now)? else { break };
             self.bytes_received += HEADER_BYTES as u64 + u64::from(header.payload_bytes);
-            self.take_in(&header, direct.as_deref())?;
+            self.take_in(&header, direct, now)?;
             moved = true;
+        }
+        if let Some(relay) = &mut self.relay {
+            moved |= relay.drive(&mut self.landed, direct, now);
+            self.say();
         }
         self.release();
         moved |= self.flush(now)?;
@@ -287,9 +309,23 @@ impl Session {
         }
     }
 
-    fn take_in(&mut self, header: &Header, direct: Option<&[f32]>) -> Result<(), Lost> {
+    fn take_in(&mut self, header: &Header, direct: &mut Option<&mut [f32]>, now: Instant) -> Result<(), Lost> {
+        if short_payload(header.kind).is_some() && header.payload_bytes > 0 {
+            return self.take_in_short(header, now);
+        }
+        if let Some(relay) = &mut self.relay
+            && let Some(bytes) = relay.carried(header)
+        {
+            if let Ok(Some(place)) = self.landed.place_in(direct.as_deref_mut()).place(header) {
+                place.copy_from_slice(bytes);
+            }
+            self.landed.copied += u64::from(header.payload_bytes);
+            self.landed.take_in(header, direct.as_deref())?;
+            relay.pass_on(header);
+            return Ok(());
+        }
         if matches!(header.kind, Kind::Update | Kind::RoundEnd) && header.payload_bytes > 0 {
-            return self.landed.take_in(header, direct);
+            return self.landed.take_in(header, direct.as_deref());
         }
         if header.payload_bytes > 0 || !header.verifies(&[]) {
             return Err(Lost::Damaged { round: header.round, chunk: header.chunk });
@@ -332,6 +368,9 @@ impl Session {
         let taken = match ClientError::undecodable(number, report) {
             Some(error) => Err(error),
             None if self.landed.digest() != report.digest => {
+                self.tell_digest(number);
+                // A daemon that does not hear it sees the connection end.
+                let _ = self.outbound.flush(Instant::now());
                 let why = Lost::Digest { round: number };
                 self.lost = Some(why);
                 self.inbound.close();
@@ -339,6 +378,12 @@ impl Session {
             }
             None => Ok(take(&mut self.landed)),
         };
+        if report.outcome == RoundOutcome::Complete {
+            self.tell_digest(number);
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.forget(number);
+        }
         self.landed.advance();
         self.release();
         self.next_round = self.next_round.max(number + 1);
@@ -368,7 +413,7 @@ impl Session {
     pub fn hang_up(&mut self) {
         self.lost.get_or_insert(Lost::Connection(Disconnect::Closed));
         let (nobody, _) = memory::pair(1);
-        (self.inbound, self.outbound) = (nobody.inbound, nobody.outbound);
+        (self.inbound, self.outbound, self.relay) = (nobody.inbound, nobody.outbound, None);
     }
 
     /// Tells the daemon that this worker leaves in peace, once all that was queued before has left.
@@ -378,6 +423,120 @@ impl Session {
         // A daemon that does not hear it sees the connection end.
         let _ = self.outbound.send(Outgoing::Control(header_bytes(header, &[])));
         let _ = self.outbound.flush(now);
+    }
+}
+
+/// Links with other workers, over which updates are relayed. Whoever drives the session makes them.
+impl Session {
+    fn take_in_short(&mut self, header: &Header, now: Instant) -> Result<(), Lost> {
+        let payload = &self.short[..header.payload_bytes as usize];
+        if !header.verifies(payload) {
+            return Err(Lost::Damaged { round: header.round, chunk: header.chunk });
+        }
+        if header.kind == Kind::Relay {
+            let key = *payload.first_chunk().expect("a key's length");
+            let range = Disconnect::Violation(Violation::Kind(Kind::Relay));
+            let mut relay = Relay::new(header, key, &self.welcome, self.job).ok_or(range)?;
+            relay.tamper = self.carry.take();
+            self.relay = Some(Box::new(relay));
+            return Ok(());
+        }
+        let past = matches!(self.landed.find(header.round), Where::Past);
+        match &mut self.relay {
+            Some(relay) => relay.take_in(header, &self.short, past, now),
+            None => Err(Disconnect::Violation(Violation::Kind(header.kind)).into()),
+        }
+    }
+
+    /// Says to the daemon what is to be said, as far as there is room.
+    fn say(&mut self) {
+        let Some(relay) = &mut self.relay else { return };
+        while self.outbound.queued() < WORDS
+            && let Some(said) = relay.words.front()
+        {
+            let (job, session, worker) = (self.job, self.welcome.session, self.welcome.worker);
+            let header = Header { job, session, worker, ..said.header() };
+            if self.outbound.send(Outgoing::Control(header_bytes(header, &[]))).is_err() {
+                break;
+            }
+            relay.words.pop_front();
+            self.bytes_sent += HEADER_BYTES as u64;
+        }
+    }
+
+    fn tell_digest(&mut self, round: u64) {
+        if let Some(relay) = &mut self.relay {
+            relay.words.push_back(Said::Digest { round, digest: self.landed.digest() });
+            self.say();
+        }
+    }
+
+    /// Does the daemon want updates to be relayed?
+    pub fn relays(&self) -> bool {
+        self.relay.is_some()
+    }
+
+    /// Tells the daemon where other workers reach this one: at `address`, or where its connection comes from.
+    pub fn reach(&mut self, address: Option<IpAddr>, port: u16) {
+        if let Some(relay) = &mut self.relay {
+            relay.words.push_back(Said::Reach { address, port });
+            self.say();
+        }
+    }
+
+    /// A link that the daemon has ordered, once; with what its two ends know.
+    pub fn next_link(&mut self) -> Option<(LinkOrder, LinkEnds)> {
+        let relay = self.relay.as_mut()?;
+        let order = relay.orders.pop()?;
+        let (job, epoch, me) = relay.about();
+        let (dials, listens) = (me.max(order.peer), me.min(order.peer));
+        Some((order, LinkEnds { job, epoch, dials, listens, key: order.key }))
+    }
+
+    /// How many frames a link has room for.
+    pub fn link_queue(&self) -> usize {
+        self.relay.as_ref().map_or(1, |relay| relay.queue())
+    }
+
+    /// A link that was ordered is there.
+    pub fn link(&mut self, peer: u32, connection: Connection) {
+        if let Some(relay) = &mut self.relay {
+            relay.link(peer, connection);
+            self.say();
+        }
+    }
+
+    /// A link that was ordered could not be made.
+    pub fn no_link(&mut self, peer: u32) {
+        if let Some(relay) = &mut self.relay {
+            relay.no_link(peer);
+            self.say();
+        }
+    }
+
+    /// Is there a link with this worker?
+    pub fn is_linked(&self, peer: u32) -> bool {
+        self.relay.as_ref().is_some_and(|relay| relay.is_linked(peer))
+    }
+
+    /// The link with this worker may have something, or take something.
+    pub(super) fn link_ready(&mut self, peer: usize) {
+        if let Some(relay) = &mut self.relay {
+            relay.ready(peer);
+        }
+    }
+
+    /// When to drive the session even if nothing comes.
+    pub fn timer(&self) -> Option<Instant> {
+        self.relay.as_ref()?.timer()
+    }
+
+    /// Has every frame that is passed on go through `carry`: for liars in tests and demonstrations.
+    pub fn set_carry(&mut self, carry: Carry) {
+        match &mut self.relay {
+            Some(relay) => relay.tamper = Some(carry),
+            None => self.carry = Some(carry),
+        }
     }
 }
 

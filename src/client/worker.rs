@@ -4,17 +4,20 @@
 //! taken, or one slow worker would hold up the update slots that serve all.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::Waker;
 
+use super::driver::Driver;
 use super::error::{ClientError, JoinError, Lost};
 use super::join::{Agreed, Way, join};
 use super::landing::update_in;
+use super::mesh::Mesh;
+use super::relay::Carry;
 use super::session::{Session, Source, Tamper};
 use crate::code::Place;
 use crate::memory::SharedSlot;
@@ -41,6 +44,8 @@ pub struct JoinOptions {
     pub transport: Transport,
     /// Which RDMA port is used, and how.
     pub rdma: rdma::Options,
+    /// Where other workers reach this one, if not at the address that it reaches the daemon from.
+    pub advertise: Option<IpAddr>,
 }
 
 impl JoinOptions {
@@ -56,6 +61,7 @@ impl JoinOptions {
             round_timeout: Duration::from_secs(600),
             transport: Transport::Auto,
             rdma: rdma::Options::default(),
+            advertise: None,
         }
     }
 }
@@ -80,29 +86,6 @@ impl Joined {
             Some(mine) => Some(round - mine.round - 1),
         };
         Joined { round, missed }
-    }
-}
-
-const INBOUND: Token = Token(0);
-const OUTBOUND: Token = Token(1);
-const WAKE: Token = Token(2);
-
-struct Driver {
-    poll: Poll,
-    events: Events,
-    session: Session,
-}
-
-impl Driver {
-    /// Moves what can be moved; if that is nothing, waits for the socket.
-    fn turn(&mut self, wait: Option<Duration>, direct: Option<&mut [f32]>) -> Result<(), Lost> {
-        if self.session.drive(Instant::now(), direct)? {
-            return Ok(());
-        }
-        match self.poll.poll(&mut self.events, wait) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(Disconnect::from(error).into()),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -243,25 +226,12 @@ impl Worker {
     /// As [`Worker::join`].
     pub fn join_after(options: &JoinOptions, last: Option<Resume>) -> Result<Worker, JoinError> {
         let deadline = Instant::now() + options.join_timeout;
-        let Agreed { connection, welcome, memory, way } = join(options, last, deadline)?;
+        let Agreed { connection, welcome, memory, way, near } = join(options, last, deadline)?;
         let plan = welcome.plan;
         let job = Identity::new(&options.job, options.worker).job;
         let session = Session::with_memory(connection, welcome, job, memory)?;
-        let poll = Poll::new().map_err(JoinError::Local)?;
-        let (inbound, outbound) = session.halves();
-        let sources = [
-            (inbound.descriptor(), INBOUND, Interest::READABLE),
-            (inbound.completions(), INBOUND, Interest::READABLE),
-            (outbound.descriptor(), OUTBOUND, Interest::WRITABLE),
-            (outbound.completions(), OUTBOUND, Interest::READABLE),
-        ];
-        for (descriptor, token, interest) in sources {
-            if let Some(descriptor) = descriptor {
-                poll.registry().register(&mut SourceFd(&descriptor), token, interest).map_err(JoinError::Local)?;
-            }
-        }
-        let waker = Waker::new(poll.registry(), WAKE).map_err(JoinError::Local)?;
-        let mut driver = Driver { poll, events: Events::with_capacity(16), session };
+        let mesh = Mesh::new(plan.parameters.workers(), near, options.advertise);
+        let (mut driver, waker) = Driver::new(session, mesh).map_err(JoinError::Local)?;
         let round = loop {
             if let Some(round) = driver.session.oldest() {
                 break round;
@@ -514,6 +484,22 @@ impl Worker {
     /// Makes this worker encode as row `row` of its group: for liars that send another worker's shard.
     pub fn set_row(&mut self, row: usize) {
         self.shared.driver().session.set_row(row);
+    }
+
+    /// Has every frame that this worker passes on go through `carry`: for liars in tests and demonstrations.
+    pub fn set_carry(&mut self, carry: Carry) {
+        self.shared.driver().session.set_carry(carry);
+    }
+
+    /// How many other workers this one has links with, to pass updates on.
+    pub fn links(&self) -> usize {
+        let driver = self.shared.driver();
+        (0..self.plan.parameters.workers() as u32).filter(|peer| driver.session.is_linked(*peer)).count()
+    }
+
+    /// The port where other workers reach this one, once the daemon has asked for it.
+    pub fn link_port(&self) -> Option<u16> {
+        self.shared.driver().mesh.port()
     }
 
     /// Leaves the job in peace: what was submitted still goes, for a second at most.

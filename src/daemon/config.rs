@@ -28,7 +28,7 @@ use crate::code::{Layout, Parameters, ROWS_MAX};
 use crate::memory::HugePages;
 pub use crate::pipeline::StageName as Stage;
 use crate::transport::{Transport, rdma};
-use crate::wire::{CHUNKS_MAX, WORKERS_MAX};
+use crate::wire::{CHUNKS_MAX, RELAY_WORKERS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,6 +49,8 @@ pub struct Config {
     pub listen: Listen,
     /// `[rdma]`.
     pub rdma: rdma::Options,
+    /// `[push]`.
+    pub push: Push,
     /// `[memory]`.
     pub memory: Memory,
     /// `[cores]`.
@@ -138,6 +140,15 @@ pub enum Admission {
     Loopback,
     /// Everybody who reaches the port: asked for by name.
     Open,
+}
+
+/// How updates come to the workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Push {
+    /// Whether workers pass them on.
+    pub way: PushWay,
+    /// When a worker that passes nothing on is late.
+    pub repair: Duration,
 }
 
 /// How much is in flight.
@@ -230,6 +241,17 @@ pub enum Idle {
     Yield,
     /// Look again at once
     Spin,
+}
+
+/// Whether workers pass updates on. The line of each word is its help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PushWay {
+    /// The daemon sends every worker everything
+    Direct,
+    /// Workers pass on what the daemon sends once
+    Relay,
+    /// Relay where it can halve the time of a round, else direct
+    Auto,
 }
 
 /// How a line of the log is written.

@@ -495,7 +495,9 @@ impl Usher {
     /// The TCP connection of a session.
     fn control(&self, stream: TcpStream) -> io::Result<Connection> {
         // Beside all frames of the pipeline: those by which a session changes from RDMA to TCP.
-        let queue = Limits::of(&self.job.plan, self.job.updates).outbound + 2;
+        let limits = Limits::of(&self.job.plan, self.job.updates);
+        let workers = self.job.plan.parameters.workers();
+        let queue = 2 + if self.job.relay.is_some() { limits.outbound_relayed(workers) } else { limits.outbound };
         // The pusher's own deadline comes first, and says why.
         let patience = self.job.write_deadline + Duration::from_secs(5);
         tcp::connection(stream, queue, patience)

@@ -59,6 +59,21 @@ impl Reporter {
                     tracing::warn!(worker, "worker does not take its update: session ended");
                 }
             }
+            Event::BadCarrier { worker, wrong } => {
+                if self.may_write(worker as usize, now) {
+                    let what = if wrong { "wrong" } else { "late" };
+                    tracing::warn!(
+                        worker,
+                        what,
+                        "bad carrier: worker passes updates on late or wrong, and is not asked to"
+                    );
+                }
+            }
+            Event::OtherDigest { worker, round } => {
+                if self.may_write(worker as usize, now) {
+                    tracing::error!(worker, round, "worker holds another update of this round than was pushed");
+                }
+            }
             Event::Closed { round, ref report, duration } => self.closed(round, report, duration, now),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::config::{Admission, Check, Config, Rule, Stage as StageName};
+use super::config::{Admission, Check, Config, PushWay, Rule, Stage as StageName};
 use super::cores::{claim_near, core_map, idle_of, placement};
 use super::door::{Door, Ways};
 use super::exit::Exit;
@@ -23,7 +23,7 @@ use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Reactor, React
 use crate::transport::Transport;
 use crate::transport::rdma::ffi::Api;
 use crate::transport::rdma::{Fabric, LinkFailure, Needs, NoRdma};
-use crate::wire::{self, Credential, Identity, Plan};
+use crate::wire::{self, Credential, Identity, Plan, RELAY_WORKERS_MAX};
 
 /// How often the main thread looks for signals and events.
 const LOOK: Duration = Duration::from_millis(20);
@@ -137,7 +137,33 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         updates: config.memory.updates,
         secret,
         resume: None,
+        relay: relay_of(config).ok(),
     })
+}
+
+/// With fewer workers `auto` does not relay: a hop more, and links to keep, for little.
+const AUTO_WORKERS: usize = 6;
+/// With shorter chunks `auto` does not relay: what is said about a chunk is then no small part of it.
+const AUTO_CHUNK_BYTES: usize = 4096;
+
+/// How updates are relayed, or why they are not.
+pub fn relay_of(config: &Config) -> Result<pipeline::Relay, String> {
+    let repair = config.push.repair;
+    let parameters = &config.job.parameters;
+    let (workers, compression) = (parameters.workers(), parameters.compression());
+    let chunk = 4 * config.layout().chunk(0).len;
+    let why = match config.push.way {
+        PushWay::Direct => "push.way is direct".into(),
+        PushWay::Relay => return Ok(pipeline::Relay { repair, local: true }),
+        PushWay::Auto if workers < AUTO_WORKERS => format!("{workers} workers are fewer than {AUTO_WORKERS}"),
+        PushWay::Auto if workers > RELAY_WORKERS_MAX => format!("{workers} workers are more than {RELAY_WORKERS_MAX}"),
+        PushWay::Auto if compression < 2 => "without compression the upload takes as long as the download".into(),
+        PushWay::Auto if chunk < AUTO_CHUNK_BYTES => format!("chunks of {chunk} bytes are short"),
+        PushWay::Auto if config.listen.transport == Transport::Rdma => "workers come by RDMA".into(),
+        PushWay::Auto if config.listen.address.ip().is_loopback() => "workers are on this machine".into(),
+        PushWay::Auto => return Ok(pipeline::Relay { repair, local: false }),
+    };
+    Err(why)
 }
 
 /// A daemon that listens and serves; ends when it is dropped or [`Daemon::stop`] is called.
@@ -394,6 +420,26 @@ fn report_calls(handle: &Handle) {
     tracing::info!(reads, writes, polls, wakes, received, sent, per_mib, "system calls");
 }
 
+/// How updates came to the workers since the start.
+fn say_pushed(handle: &Handle) {
+    use pipeline::Counter::{
+        AnnounceBytes, BadCarriers, DigestMismatches, RepairsLate, RepairsUnasked, RepairsWrong, UpdateBytesCarried,
+        UpdateBytesSent,
+    };
+    let counted = |counter| handle.board.counted(counter);
+    tracing::info!(
+        sent = counted(UpdateBytesSent),
+        carried = counted(UpdateBytesCarried),
+        announced = counted(AnnounceBytes),
+        late = counted(RepairsLate),
+        wrong = counted(RepairsWrong),
+        unasked = counted(RepairsUnasked),
+        bad_carriers = counted(BadCarriers),
+        other_digests = counted(DigestMismatches),
+        "updates pushed"
+    );
+}
+
 /// The answer to SIGUSR1: what was done since the start, and for how long each stage was busy.
 fn say_counters(handle: &Handle) {
     let board = &handle.board;
@@ -438,6 +484,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         chunks = plan.layout.chunks(),
         first_round = daemon.job.first_round(),
         rdma = %daemon.rdma,
+        push = %relay_of(config).map_or_else(|why| format!("direct ({why})"), |_| "relay".into()),
         "ready"
     );
     if !locates_surely(&plan.parameters) {
@@ -468,6 +515,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         }
         if asked.swap(false, Ordering::Relaxed) {
             say_counters(&daemon.handle);
+            say_pushed(&daemon.handle);
         }
         if signal.load(Ordering::Relaxed) && give_up.is_none() {
             tracing::info!("stopping: the round that has begun ends first");
@@ -496,6 +544,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         reporter.write(&event, Instant::now());
     }
     report_calls(&handle);
+    say_pushed(&handle);
     tracing::info!(next_round = handle.board.closed(), "stopped");
     Ok(())
 }

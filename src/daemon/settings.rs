@@ -4,7 +4,7 @@
 //! its environment variable `SOLON_SECTION_KEY`, all help, the example file, the docs page and the checks of its type
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
-use super::config::{Check, Generator, Idle, Level, LogFormat, Rule};
+use super::config::{Check, Generator, Idle, Level, LogFormat, PushWay, Rule};
 use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
 use clap::ValueEnum;
@@ -132,6 +132,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "verify", help: "When shards are held to agree." },
     Section { name: "listen", help: "Where workers connect, and who may." },
     Section { name: "rdma", help: "How shards and updates travel over RDMA; where there is none, none of it matters." },
+    Section { name: "push", help: "How updates come to the workers." },
     Section { name: "memory", help: "How much is in flight; all memory is taken at the start." },
     Section { name: "cores", help: "Which stage runs on which core." },
     Section { name: "state", help: "What survives a restart." },
@@ -445,6 +446,28 @@ pub const SETTINGS: &[Setting] = &[
         unit: "times",
         help: "How often a packet is sent again before the connection is given up",
         doc: "7 is refused, as it means for ever on most hardware.",
+    },
+    Setting {
+        section: "push",
+        key: "way",
+        kind: Kind::Choice(words::<PushWay>),
+        default: DefaultValue::Value("\"auto\""),
+        unit: "",
+        help: "Whether workers pass updates on to each other",
+        doc: "With \"relay\" the daemon sends each chunk of an update to one worker and its hash to the others, so its link carries \
+              an update once and not once per worker. The log says at the start what \"auto\" came to, and why: \"relay\" from 6 \
+              workers on where job.compression is 2 or more (else the upload takes as long as the download), chunks have 4 KiB \
+              or more, and workers are on other machines. Workers by RDMA, and those that cannot reach each other, are always \
+              sent everything.",
+    },
+    Setting {
+        section: "push",
+        key: "repair_ms",
+        kind: Kind::Integer { min: 1, max: 60_000 },
+        default: DefaultValue::Value("100"),
+        unit: "ms",
+        help: "A worker that passes nothing on for so long is late: what it owes comes from the daemon",
+        doc: "More than a worker sleeps in between, or honest ones are called late; a dead one costs so much time once.",
     },
     Setting {
         section: "memory",

@@ -65,9 +65,25 @@ pub enum Counter {
     WriteCalls,
     /// System calls by which reactors looked for events.
     PollCalls,
+    /// Bytes of update chunks that the daemon sent itself, frames' headers included: to carriers too, and repairs.
+    UpdateBytesSent,
+    /// Bytes of update chunks that workers passed on to each other, by the word of those who got them.
+    UpdateBytesCarried,
+    /// Bytes by which workers were told what is carried by whom.
+    AnnounceBytes,
+    /// Chunks that the daemon sent itself because a carrier was late, or not there.
+    RepairsLate,
+    /// Chunks that the daemon sent itself because what came from a carrier was wrong.
+    RepairsWrong,
+    /// Chunks that the daemon sent itself to who did not say for too long whether they had come.
+    RepairsUnasked,
+    /// How often a carrier was found bad.
+    BadCarriers,
+    /// Updates that a worker has otherwise than they were pushed.
+    DigestMismatches,
 }
 
-const COUNTERS: usize = Counter::PollCalls as usize + 1;
+const COUNTERS: usize = Counter::DigestMismatches as usize + 1;
 
 /// What is known of one round that is not over, or was not long ago.
 #[derive(Debug)]
@@ -95,6 +111,10 @@ pub struct Board {
     ready_from: Box<[AtomicU64]>,
     /// Counts changes of the two above.
     membership: AtomicU64,
+    /// Per worker: words about links and chunks that the pusher has heard.
+    heard: Box<[AtomicU64]>,
+    /// Some worker can pass updates on.
+    relays: AtomicBool,
     tallies: Box<[Tally]>,
     late_liars: [AtomicU64; WORKERS_MAX / 64],
     counters: [AtomicU64; COUNTERS],
@@ -137,6 +157,8 @@ impl Board {
             connected: (0..parameters.groups()).map(|_| AtomicU64::new(0)).collect(),
             ready_from: (0..parameters.workers()).map(|_| AtomicU64::new(u64::MAX)).collect(),
             membership: AtomicU64::new(0),
+            relays: AtomicBool::new(false),
+            heard: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
             tallies: (0..2 * job.plan.window as usize).map(tally).collect(),
             late_liars: zeros(),
             counters: zeros(),
@@ -221,6 +243,24 @@ impl Board {
             group.fetch_and(!bit, Ordering::Relaxed);
         }
         self.membership.fetch_add(1, Ordering::Release);
+    }
+
+    /// Can some worker pass updates on, so that chunks need hashes?
+    pub(super) fn relays(&self) -> bool {
+        self.relays.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_relays(&self) {
+        self.relays.store(true, Ordering::Relaxed);
+    }
+
+    /// Words about links and chunks that the pusher has heard of a worker, over all its sessions.
+    pub(super) fn heard(&self, worker: usize) -> u64 {
+        self.heard[worker].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn hear(&self, worker: usize) {
+        self.heard[worker].fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many shards `session` of `worker` may have sent in all. Tagged by session, so that a new one does not spend the

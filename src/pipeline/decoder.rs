@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::board::{Board, Counter};
+use super::relay;
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
 use super::{Context, Job, Limits, Progress, Shard, Stage, StageName, ToDecoder, ToPusher, Word, numbers};
@@ -26,6 +27,8 @@ pub struct Decoder {
     job: Arc<Job>,
     board: Arc<Board>,
     lanes: usize,
+    /// Key of the chunks' hashes, where updates are relayed.
+    hash_key: Option<[u8; 32]>,
     updates: Slab,
     messages: Consumer<ToDecoder>,
     pusher: Producer<ToPusher>,
@@ -126,6 +129,7 @@ impl Decoder {
             job: job.clone(),
             board,
             lanes,
+            hash_key: job.relay.map(|_| relay::hash_key(&job.secret)),
             updates,
             messages,
             pusher,
@@ -468,7 +472,9 @@ impl Decoder {
         let checksum = seal(header, &mut slot[..len]);
         self.discard(index);
         self.board.count(Counter::ChunksDecoded, 1);
-        self.pusher.push_within_limit(ToPusher::Update { round, chunk: number, checksum, slot, len });
+        let key = self.hash_key.filter(|_| self.board.relays());
+        let hash = key.map(|key| *blake3::keyed_hash(&key, &slot[HEADER_BYTES..len]).as_bytes());
+        self.pusher.push_within_limit(ToPusher::Update { round, chunk: number, checksum, hash, slot, len });
     }
 }
 

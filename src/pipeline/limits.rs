@@ -33,6 +33,10 @@ pub struct Limits {
     pub events: usize,
     /// Frames on their way to one worker.
     pub outbound: usize,
+    /// Where updates are relayed: chunks that one worker carries at once.
+    pub carried: usize,
+    /// Where updates are relayed: words of one worker about chunks and links that the pusher has not heard yet.
+    pub said: usize,
     window: usize,
 }
 
@@ -70,6 +74,10 @@ impl Limits {
             events: 4 * (workers + window) + 64,
             // Every update slot and report, and the frames ready, credit and closing.
             outbound: updates + reports + 3,
+            // Twice each one's share: chunks wait for the slowest of those who get them.
+            carried: (2 * updates).div_ceil(workers).max(2),
+            // An answer for every announced chunk, for each that was sent meanwhile, and what it says of its links and updates.
+            said: 2 * updates + 2 * workers + 4 * window + 8,
             window,
         }
     }
@@ -78,6 +86,17 @@ impl Limits {
     pub fn updates_ring(&self, lanes: usize) -> usize {
         // Each decoder can fail each open round once.
         self.updates + lanes * 2 * self.window
+    }
+
+    /// Frames on their way to one worker where updates are relayed: beside the others an announcement of each chunk, what is to be
+    /// carried, and who the other workers are.
+    pub fn outbound_relayed(&self, workers: usize) -> usize {
+        2 * self.outbound + self.carried + 2 * workers
+    }
+
+    /// Words of all workers that the pusher has not heard yet.
+    pub fn words_in_flight(&self, workers: usize) -> usize {
+        workers * self.said
     }
 
     /// Bytes of slots for shards, in a job of `workers` workers.

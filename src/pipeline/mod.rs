@@ -19,6 +19,7 @@ mod limits;
 mod pusher;
 mod reactor;
 mod receiver;
+mod relay;
 mod ring;
 mod sabotage;
 #[cfg(test)]
@@ -42,7 +43,7 @@ pub use sabotage::{Bug, plant};
 use crate::code::{Generator, ROWS_MAX, Rows, Verify};
 use crate::memory::{Bell, ClaimError, HugePages, Slab, Slot};
 use crate::transport::{Disconnect, Inbound, LinkFailure, Outbound};
-use crate::wire::{HEADER_BYTES, Plan, Report, Resume, UndecodableReason};
+use crate::wire::{HEADER_BYTES, Plan, Report, Resume, Said, UndecodableReason};
 use ring::Producer;
 
 /// Everything that is fixed for the life of the daemon's job.
@@ -70,6 +71,17 @@ pub struct Job {
     pub secret: [u8; 32],
     /// Where a daemon before this one stopped.
     pub resume: Option<Resume>,
+    /// How workers pass updates on to each other, if they do.
+    pub relay: Option<Relay>,
+}
+
+/// How workers pass updates on to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// A chunk of which nothing came for so long is fetched from the daemon.
+    pub repair: Duration,
+    /// Workers on the daemon's own machine take part too. There is no link between them that it would spare.
+    pub local: bool,
 }
 
 impl Job {
@@ -208,9 +220,17 @@ enum ToDecoder {
 #[derive(Debug)]
 enum ToPusher {
     /// A decoded chunk: a whole frame in a slot.
-    Update { round: u64, chunk: u32, checksum: u32, slot: Slot, len: usize },
+    Update { round: u64, chunk: u32, checksum: u32, hash: Option<[u8; 32]>, slot: Slot, len: usize },
     /// The round cannot be decoded.
     Undecodable { round: u64, group: u32, chunk: u32, reason: UndecodableReason },
+}
+
+/// What a worker says about links and relayed chunks, on its way from the receiver to the pusher.
+#[derive(Debug)]
+struct Heard {
+    worker: u32,
+    session: u64,
+    said: Said,
 }
 
 /// A worker whose identity was checked, with its connection's halves.
@@ -252,6 +272,20 @@ pub enum Event {
     NotReading {
         /// The worker.
         worker: u32,
+    },
+    /// A worker passed chunks of updates on late, or wrong, by the word of more workers than can lie: it is not asked to any more.
+    BadCarrier {
+        /// The worker.
+        worker: u32,
+        /// They were wrong, and not only late: it is not asked before it joins again.
+        wrong: bool,
+    },
+    /// A worker holds another update of a round than was pushed.
+    OtherDigest {
+        /// The worker.
+        worker: u32,
+        /// The round.
+        round: u64,
     },
     /// A round was closed.
     Closed {
@@ -397,6 +431,8 @@ impl Pipeline {
         let (outbound, admitted_out) = ring(limits.admissions, bells.pusher.clone());
         let (to_assembler, from_receiver) = ring(limits.shards_ring, bells.assembler.clone());
         let (to_pusher, from_decoders) = ring(limits.updates_ring(lanes), bells.pusher.clone());
+        let words = if job.relay.is_some() { limits.words_in_flight(job.plan.parameters.workers()) } else { 0 };
+        let (hear, heard) = ring(words, bells.pusher.clone());
         let (mut to_decoders, mut decoders) = (Vec::new(), Vec::new());
         for lane in 0..lanes {
             let (to_decoder, from_assembler) = ring(limits.words_ring, bells.decoders[lane].clone());
@@ -404,13 +440,13 @@ impl Pipeline {
             let (updates, to_pusher) = (updates.clone(), to_pusher.clone());
             decoders.push(Decoder::new(&job, lane, lanes, board.clone(), updates, from_assembler, to_pusher));
         }
-        let receiver =
-            Receiver::new(&job, board.clone(), shards, admitted_in, to_assembler, bells.pusher.clone(), events.clone());
+        let receiver = Receiver::new(&job, board.clone(), shards, admitted_in, to_assembler, hear, events.clone());
         let assembler = Assembler::new(&job, board.clone(), from_receiver, to_decoders);
         let wake = [&bells.receiver, &bells.assembler].into_iter().chain(&bells.decoders);
         let wake: Vec<Arc<Bell>> = wake.cloned().collect();
         let all = wake.iter().chain([&bells.pusher]).cloned().collect();
-        let pusher = Pusher::new(&job, board.clone(), updates, admitted_out, from_decoders, wake, events.clone());
+        let inputs = pusher::Inputs { admitted: admitted_out, decoded: from_decoders, heard };
+        let pusher = Pusher::new(&job, board.clone(), updates, inputs, wake, events.clone());
         let handle = Handle { inbound, outbound, events, board, bells: all };
         Pipeline { receiver, assembler, decoders, pusher, handle }
     }

@@ -1,5 +1,7 @@
 //! Update chunks in, frames out: sends each chunk to every worker from one slot, closes rounds in order, grants credits.
 
+mod relayed;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -10,14 +12,15 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::board::{Board, Counter};
+use super::relay::{Relays, Set};
 use super::ring::Consumer;
 use super::sabotage::{Bug, planted};
-use super::{Admission, Context, Event, Job, Progress, Stage, StageName, ToPusher};
+use super::{Admission, Context, Event, Heard, Job, Limits, Progress, Stage, StageName, ToPusher};
 use crate::memory::{Bell, SharedSlot, Slab};
 use crate::transport::{Outbound, Outgoing};
 use crate::wire::{
-    HEADER_BYTES, Header, Kind, REPORT_BYTES, Report, Resume, RoundOutcome, UndecodableReason, WORKERS_MAX,
-    header_bytes, seal,
+    HEADER_BYTES, Header, Kind, LinkOrder, RELAY_WORKERS_MAX, REPORT_BYTES, Report, Resume, RoundOutcome,
+    UndecodableReason, Violation, WORKERS_MAX, header_bytes, seal,
 };
 
 /// Updates taken in one step.
@@ -26,6 +29,9 @@ const UPDATES_PER_STEP: usize = 16;
 /// While update slots are short because of a few sessions that take nothing, these have this share of their time.
 const PRESSURE: u32 = 4;
 
+/// Closed rounds whose digests are remembered, to be compared with what workers say.
+const DIGESTS: usize = 64;
+
 /// Sends updates and reports to all workers.
 pub struct Pusher {
     job: Arc<Job>,
@@ -33,6 +39,7 @@ pub struct Pusher {
     updates: Slab,
     admitted: Consumer<Admission<dyn Outbound>>,
     decoded: Consumer<ToPusher>,
+    heard: Consumer<Heard>,
     wake: Vec<Arc<Bell>>,
     events: Arc<ArrayQueue<Event>>,
     peers: Vec<Option<Peer>>,
@@ -50,6 +57,20 @@ pub struct Pusher {
     /// sleeps again. Nobody waits for the other half for ever: all have sent what the slowest worker has sent, so
     /// its words are decided and it gets every slot back.
     credits_at_once: u64,
+    /// Where updates are relayed.
+    relays: Option<Relays>,
+    /// Workers that are to be told of each other, and those that take nothing: filled and emptied within one step.
+    orders: Vec<(usize, LinkOrder)>,
+    slow: Set,
+    /// Rounds that were closed, with the digests of their updates.
+    digests: Vec<(u64, u64)>,
+}
+
+/// What comes to the pusher.
+pub(super) struct Inputs {
+    pub(super) admitted: Consumer<Admission<dyn Outbound>>,
+    pub(super) decoded: Consumer<ToPusher>,
+    pub(super) heard: Consumer<Heard>,
 }
 
 struct Peer {
@@ -81,21 +102,33 @@ impl Pusher {
         job: &Arc<Job>,
         board: Arc<Board>,
         updates: Slab,
-        admitted: Consumer<Admission<dyn Outbound>>,
-        decoded: Consumer<ToPusher>,
+        inputs: Inputs,
         wake: Vec<Arc<Bell>>,
         events: Arc<ArrayQueue<Event>>,
     ) -> Pusher {
         let peers: Vec<Option<Peer>> = (0..job.plan.parameters.workers()).map(|_| None).collect();
         let rounds = vec![Round::NEW; job.plan.window as usize];
         let (job, first) = (job.clone(), job.first_round());
+        let limits = Limits::of(&job.plan, job.updates);
+        let (workers, liars) = (peers.len(), job.plan.parameters.groups() * job.plan.parameters.adversaries());
+        let relay = job.relay.filter(|_| workers <= RELAY_WORKERS_MAX);
+        let relays = relay.map(|it| Relays::new(it, &job.secret, workers, liars, limits.updates, limits.carried));
+        let (orders, digests) = match relays {
+            Some(_) => (Vec::with_capacity(2 * workers * workers), vec![(u64::MAX, 0); DIGESTS]),
+            None => (Vec::new(), Vec::new()),
+        };
         Pusher {
             credits_at_once: (u64::from(job.plan.credits) / 2).max(1),
             job,
             board,
             updates,
-            admitted,
-            decoded,
+            admitted: inputs.admitted,
+            decoded: inputs.decoded,
+            heard: inputs.heard,
+            relays,
+            orders,
+            slow: 0,
+            digests,
             wake,
             events,
             newest: vec![0; peers.len()],
@@ -182,12 +215,16 @@ impl Pusher {
         let queued = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
         debug_assert!(queued.is_ok(), "the queue of a new connection is empty");
         self.tell(Event::Joined { worker: index as u32, round: from });
+        self.invite(index);
         // Words of earlier rounds may wait for the worker, by what its last session was ready for.
         self.wake_all();
     }
 
     fn end(&mut self, index: usize, context: &Context<'_>) {
         let Some(mut peer) = self.peers[index].take() else { return };
+        if let Some(relays) = &mut self.relays {
+            relays.left(index);
+        }
         if let Some(registry) = context.registry {
             for descriptor in [peer.outbound.descriptor(), peer.outbound.completions()].into_iter().flatten() {
                 // Closing the descriptor takes it off the poll in any case.
@@ -215,14 +252,14 @@ impl Pusher {
 
     fn push(&mut self, message: ToPusher, context: &Context<'_>) {
         match message {
-            ToPusher::Update { round, chunk, checksum, slot, len } => {
+            ToPusher::Update { round, chunk, checksum, .. } => {
                 if round < self.first {
                     return;
                 }
                 let state = self.round(round);
                 state.pushed += 1;
                 state.digest = state.digest.wrapping_add(Report::digest_term(chunk, checksum));
-                self.broadcast(round, &slot.freeze(), len, context);
+                self.send_chunk(message, context);
             }
             ToPusher::Undecodable { round, group, chunk, reason } => {
                 if round >= self.first {
@@ -282,6 +319,9 @@ impl Pusher {
         seal(header, &mut slot[..HEADER_BYTES + REPORT_BYTES]);
         self.broadcast(number, &slot.freeze(), HEADER_BYTES + REPORT_BYTES, context);
         self.tell(Event::Closed { round: number, report, duration });
+        if failed.is_none() {
+            self.remember(Resume { round: number, digest }, context);
+        }
         true
     }
 
@@ -371,6 +411,8 @@ impl Pusher {
         if begun && self.first == open && context.now < until {
             return false;
         }
+        // After the good-bye nobody asks for anything.
+        self.give_up(Duration::ZERO, context);
         let header = Header { job: self.job.number, session: self.job.epoch, ..Header::new(Kind::Closing) };
         // Those too who came meanwhile.
         for peer in self.peers.iter_mut().flatten().filter(|peer| !peer.dismissed) {
@@ -432,6 +474,10 @@ impl Stage for Pusher {
             self.push(message, context);
             busy = true;
         }
+        if self.relays.is_some() {
+            busy |= self.listen(context);
+            busy |= self.give_up(self.silence(), context);
+        }
         while self.close(context) {
             busy = true;
         }
@@ -455,7 +501,8 @@ impl Stage for Pusher {
         let stalled = self.peers.iter().flatten();
         let stalled = stalled.filter_map(|peer| Some(peer.stalled? + limit.max(peer.outbound.fails_within())));
         let stop = self.closing.or(self.stopping.map(|(_, until)| until)).filter(|_| !self.board.stopped());
-        stalled.chain(stop).min()
+        let silent = self.relays.as_ref().and_then(|relays| Some(relays.oldest()? + self.silence()));
+        stalled.chain(stop).chain(silent).min()
     }
 
     fn name(&self) -> StageName {

@@ -11,10 +11,10 @@ use mio::{Interest, Token};
 use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
-use super::{Admission, Context, Event, Job, Progress, Shard, Stage, StageName};
-use crate::memory::{Bell, Slab, Slot};
+use super::{Admission, Context, Event, Heard, Job, Limits, Progress, Shard, Stage, StageName};
+use crate::memory::{Slab, Slot};
 use crate::transport::{Disconnect, Inbound, Landing};
-use crate::wire::{HEADER_BYTES, Header, Kind, Violation};
+use crate::wire::{HEADER_BYTES, Header, Kind, Said, Violation};
 
 /// Frames taken from one worker before the next one has its turn.
 const FRAMES_PER_TURN: usize = 8;
@@ -26,7 +26,10 @@ pub struct Receiver {
     slab: Slab,
     admitted: Consumer<Admission<dyn Inbound>>,
     assembler: Producer<Shard>,
-    pusher: Arc<Bell>,
+    pusher: Producer<Heard>,
+    /// Words of one worker that the pusher may not have heard yet, and of each all that were handed to it.
+    words: u64,
+    said: Vec<u64>,
     events: Arc<ArrayQueue<Event>>,
     peers: Vec<Option<Peer>>,
     /// The newest session of each worker.
@@ -89,6 +92,20 @@ impl SlotLanding {
         Ok(())
     }
 
+    /// Checks a frame that is only a header.
+    fn check_word(&self, header: &Header) -> Result<(), Violation> {
+        if header.job != self.job.number {
+            return Err(Violation::Job);
+        }
+        if header.session != self.session {
+            return Err(Violation::Session);
+        }
+        if header.worker != self.worker {
+            return Err(Violation::Worker(header.worker));
+        }
+        if header.verifies(&[]) { Ok(()) } else { Err(Violation::Kind(header.kind)) }
+    }
+
     /// Checks a header; `false`: its round is not open yet.
     fn may_come(&mut self, header: &Header) -> Result<bool, Violation> {
         self.check(header)?;
@@ -133,12 +150,13 @@ impl Receiver {
         slab: Slab,
         admitted: Consumer<Admission<dyn Inbound>>,
         assembler: Producer<Shard>,
-        pusher: Arc<Bell>,
+        pusher: Producer<Heard>,
         events: Arc<ArrayQueue<Event>>,
     ) -> Receiver {
         let workers = job.plan.parameters.workers();
-        let (peers, newest) = ((0..workers).map(|_| None).collect(), vec![0; workers]);
-        Receiver { job: job.clone(), board, slab, admitted, assembler, pusher, events, peers, newest }
+        let (peers, newest, said) = ((0..workers).map(|_| None).collect(), vec![0; workers], vec![0; workers]);
+        let words = Limits::of(&job.plan, job.updates).said as u64;
+        Receiver { job: job.clone(), board, slab, admitted, assembler, pusher, words, said, events, peers, newest }
     }
 
     /// The slots that shards land in: one region, to be registered once.
@@ -250,6 +268,17 @@ impl Receiver {
             };
             if header.kind == Kind::Leave && header.verifies(&[]) {
                 return Err(Disconnect::Closed);
+            }
+            if let Some(said) = Said::of(&header).filter(|_| self.job.relay.is_some() && header.payload_bytes == 0) {
+                peer.landing.check_word(&header)?;
+                let session = peer.session;
+                // More than can be true: a flood.
+                if self.said[index] - self.board.heard(index) >= self.words {
+                    return Err(Violation::Credit.into());
+                }
+                self.said[index] += 1;
+                self.pusher.push_within_limit(Heard { worker: index as u32, session, said });
+                continue;
             }
             if header.payload_bytes == 0 {
                 // An empty payload was not checked when it landed: no shard is empty.

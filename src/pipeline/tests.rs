@@ -1,5 +1,7 @@
 //! The whole pipeline and whole clients in one thread, over memory.
 
+mod relay;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -39,6 +41,7 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
         updates: 4,
         secret: [3; 32],
         resume: None,
+        relay: None,
     }
 }
 

@@ -173,9 +173,9 @@ fn bottleneck(round: &RoundTime, report: &PlanReport) -> String {
     let Some(wire) = chosen.wire else { return String::new() };
     let part = |time: super::Seconds| format!("{:.0} %", 100.0 * time.get() / round.total.get());
     let download = format!(
-        "the daemon sends each of {} workers the whole update, whatever the compression is, as they cannot relay it to \
-         one another yet",
-        chosen.code.workers
+        "without a relay the daemon sends each of {} workers the whole update, whatever the compression is; with one \
+         (push.way) a round would take {}",
+        chosen.code.workers, round.total_if_relayed
     );
     match round.bottleneck {
         Bottleneck::Compute => format!(
@@ -352,10 +352,10 @@ fn advice(page: &mut Page, report: &PlanReport) {
     else {
         return;
     };
-    let hides = if chosen.traffic.chunks > 1 { " For now the download hides the upload." } else { "" };
+    let hides = if chosen.traffic.chunks > 1 { " Without a relay the download hides the upload." } else { "" };
     let text = format!(
-        "That counts once the upload is what is waited for.{hides} If workers relayed updates to one another (they cannot \
-         yet), r_c = {} would be the fastest: {} a round.",
+        "That counts once the upload is what is waited for.{hides} If workers relay updates to one another \
+         (push.way), r_c = {} is the fastest: {} a round.",
         relayed.code.compression, round.total_if_relayed
     );
     page.paragraph("  ", &text);

@@ -1,6 +1,7 @@
 //! Frames through two bounded queues in one process: the network of the simulation. As over a wire, the receiver copies the
 //! payload out of the sender's slot into its own.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,6 +92,10 @@ impl Outbound for MemoryOutbound {
 
     fn queued(&self) -> usize {
         0
+    }
+
+    fn far(&self) -> Option<IpAddr> {
+        Some(Ipv4Addr::LOCALHOST.into())
     }
 
     fn descriptor(&self) -> Option<RawFd> {

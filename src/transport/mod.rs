@@ -17,6 +17,7 @@ mod contract;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use crate::memory::{SharedSlot, Slot};
-use crate::wire::{HEADER_BYTES, Header, HeaderError, Violation};
+use crate::wire::{HEADER_BYTES, Header, HeaderError, Short, Violation};
 pub use rdma::LinkFailure;
 
 /// How frames may travel. The line of each word is its help.
@@ -188,6 +189,8 @@ pub trait Inbound: Send {
 pub enum Outgoing {
     /// A header without payload.
     Control([u8; HEADER_BYTES]),
+    /// A header with a short payload.
+    Short(Short),
     /// The first `usize` bytes of a slot, free when sent.
     Owned(Slot, usize),
     /// The first `usize` bytes of a slot that goes to several peers.
@@ -199,6 +202,7 @@ impl Outgoing {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Outgoing::Control(bytes) => bytes,
+            Outgoing::Short(short) => short.bytes(),
             Outgoing::Owned(slot, len) => &slot[..*len],
             Outgoing::Shared(slot, len) => &slot[..*len],
         }
@@ -262,6 +266,12 @@ pub trait Outbound: Send {
     /// System calls since this was last asked.
     fn calls(&mut self) -> u64 {
         0
+    }
+
+    /// The address that the peer comes from, where frames of every kind travel as they are handed over: only such a peer can pass
+    /// updates on.
+    fn far(&self) -> Option<IpAddr> {
+        None
     }
 
     /// The rounds before `round` are collected: tells the peer, where it writes to places that they took up.

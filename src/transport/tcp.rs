@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -322,6 +322,10 @@ impl Outbound for TcpOutbound {
 
     fn calls(&mut self) -> u64 {
         std::mem::take(&mut self.calls)
+    }
+
+    fn far(&self) -> Option<IpAddr> {
+        self.stream.peer_addr().ok().map(|address| address.ip().to_canonical())
     }
 
     fn close(&mut self) {

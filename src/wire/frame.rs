@@ -6,7 +6,7 @@ use super::HEADER_BYTES;
 pub const MAGIC: [u8; 4] = *b"SOLN";
 
 /// Version of the protocol. Peers of different versions refuse each other.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// What a frame is. The number is what stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,11 +44,35 @@ pub enum Kind {
     Detach = 15,
     /// Worker to daemon: the rounds before `round` are collected, their places can be written again.
     Collected = 16,
+    /// Daemon to worker: updates are relayed among workers; with the key of their chunks' hashes.
+    Relay = 17,
+    /// Worker to daemon: other workers reach me here.
+    Reach = 18,
+    /// Daemon to worker: another worker, where it listens, and the key of the link with it.
+    Link = 19,
+    /// Worker to daemon: I have, or have not, a live link with a worker.
+    Linked = 20,
+    /// Daemon to worker: who carries a chunk of an update, and its hash.
+    Announce = 21,
+    /// Daemon to worker: the next update frame is to be passed on to these workers.
+    Carry = 22,
+    /// Worker to daemon: an announced chunk is here.
+    Have = 23,
+    /// Worker to daemon: send me an announced chunk yourself.
+    Fetch = 24,
+    /// Worker to daemon: the digest of the update that I collected.
+    Digest = 25,
+    /// Worker to worker: who I am, and the proof.
+    Greeting = 26,
+    /// Worker to worker: the proof of the other end.
+    Greeted = 27,
+    /// Worker to daemon: I cannot pass on a chunk that I was to carry.
+    Decline = 28,
 }
 
 impl Kind {
     /// All kinds, by rising number.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 28] = [
         Kind::Challenge,
         Kind::Hello,
         Kind::Welcome,
@@ -65,6 +89,18 @@ impl Kind {
         Kind::Attached,
         Kind::Detach,
         Kind::Collected,
+        Kind::Relay,
+        Kind::Reach,
+        Kind::Link,
+        Kind::Linked,
+        Kind::Announce,
+        Kind::Carry,
+        Kind::Have,
+        Kind::Fetch,
+        Kind::Digest,
+        Kind::Greeting,
+        Kind::Greeted,
+        Kind::Decline,
     ];
 
     fn parse(number: u8) -> Option<Kind> {
@@ -149,7 +185,8 @@ impl Header {
         })
     }
 
-    fn write(&self) -> [u8; HEADER_BYTES] {
+    /// The header's bytes, as they stand on the wire.
+    pub fn write(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
@@ -233,7 +270,7 @@ mod tests {
     #[test]
     fn every_field_stands_where_the_protocol_page_draws_it() {
         let bytes = header_bytes(sample(), &[1, 2, 3]);
-        assert_eq!(&bytes[..8], &[b'S', b'O', b'L', b'N', 2, 0, 6, 0]);
+        assert_eq!(&bytes[..8], &[b'S', b'O', b'L', b'N', 3, 0, 6, 0]);
         assert_eq!(&bytes[8..12], &[3, 0, 0, 0]);
         assert_eq!(&bytes[16..24], &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         assert_eq!((bytes[24], bytes[40], bytes[44], bytes[48]), (7, 3, 11, 5));
@@ -272,7 +309,7 @@ mod tests {
         for (index, kind) in Kind::ALL.iter().enumerate() {
             assert_eq!(*kind as usize, index + 1);
         }
-        for number in [0u8, 17, 255] {
+        for number in [0u8, 29, 255] {
             let mut bytes = header_bytes(sample(), &[]);
             bytes[6] = number;
             assert_eq!(Header::parse(&bytes), Err(HeaderError::Kind(number)));

@@ -7,6 +7,7 @@ mod attach;
 mod frame;
 mod handshake;
 mod messages;
+mod relay;
 mod report;
 
 pub use attach::{
@@ -19,6 +20,10 @@ pub use handshake::{
     challenge_frame, hello_frame, read_challenge, read_welcome, refusal_frame, refusal_of, welcome_frame,
 };
 pub use messages::{Plan, PlanError, Refusal, Resume, Rule, Welcome};
+pub use relay::{
+    GREETED_BYTES, GREETING_BYTES, LINK_FRAME_MAX, LinkEnds, LinkOrder, RELAY_WORKERS_MAX, SHORT_BYTES,
+    SHORT_PAYLOAD_MAX, Said, Short, Why, greeting_from, short_payload,
+};
 pub use report::{REPORT_BYTES, Report, RoundOutcome, UndecodableReason, WorkerSet};
 
 /// Bytes of every frame's header.

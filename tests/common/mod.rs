@@ -165,6 +165,39 @@ pub fn sessions_over_memory(job: &Job, pipeline: &mut Pipeline, now: Instant) ->
     sessions
 }
 
+/// Links every two of the workers over memory, as the daemon orders it.
+pub fn link_over_memory(sessions: &mut [Session], pipeline: &mut Pipeline, now: Instant) {
+    let (mut orders, mut reached) = (Vec::new(), vec![false; sessions.len()]);
+    let everybody = 0..sessions.len();
+    while everybody.clone().any(|at| everybody.clone().any(|peer| peer != at && !sessions[at].is_linked(peer as u32))) {
+        pipeline.step(now);
+        for (at, session) in sessions.iter_mut().enumerate() {
+            session.drive(now, None).unwrap();
+            if session.relays() && !std::mem::replace(&mut reached[at], true) {
+                session.reach(None, 1);
+            }
+            orders.extend(std::iter::from_fn(|| session.next_link()).map(|(order, _)| (at, order)));
+        }
+        while let Some((at, order)) = orders.pop() {
+            let Some(other) = orders.iter().position(|(_, other)| other.key == order.key) else {
+                orders.insert(0, (at, order));
+                break;
+            };
+            let (peer, back) = orders.swap_remove(other);
+            let (here, there) = memory::pair(sessions[at].link_queue());
+            sessions[at].link(order.peer, here);
+            sessions[peer].link(back.peer, there);
+        }
+    }
+    // What they say of it is heard.
+    for _ in 0..10 {
+        pipeline.step(now);
+        for session in sessions.iter_mut() {
+            session.drive(now, None).unwrap();
+        }
+    }
+}
+
 /// The gradient of group `group` in round `round`: reproducible, and different everywhere.
 pub fn gradient(group: usize, round: u64, dimension: usize) -> Vec<f32> {
     let mut state = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (group as u64 + 1).wrapping_mul(0xd134_2543_de82_ef95);

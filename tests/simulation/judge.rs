@@ -256,6 +256,7 @@ impl Judge {
                     );
                 }
             }
+            Event::BadCarrier { .. } | Event::OtherDigest { .. } => unreachable!("the simulation relays nothing"),
             Event::Closed { round, report, .. } => self.close(*round, report),
             Event::FellBack { .. } => unreachable!("no connection of the simulation has another way to fall back to"),
         }

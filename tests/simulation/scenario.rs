@@ -280,6 +280,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
             secret
         },
         resume: None,
+        relay: None,
     }
 }
 

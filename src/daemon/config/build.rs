@@ -12,6 +12,7 @@ pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Conf
     let job = job(layers, problems);
     let rounds = rounds(layers, problems);
     let listen = listen(layers, problems);
+    let push = push(layers, job.as_ref(), problems);
     let width = layers.count("chunks.width");
     if let (Some(job), Some(width)) = (&job, width) {
         let compression = job.parameters.compression();
@@ -38,6 +39,7 @@ pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Conf
         },
         listen: listen?,
         rdma: rdma(layers)?,
+        push: push?,
         memory: Memory {
             credits: layers.count("memory.credits")?,
             updates: layers.count("memory.updates")?,
@@ -208,6 +210,22 @@ fn listen(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Listen> {
         connections_per_second: u32::try_from(layers.count("listen.connections_per_second")?).ok()?,
         write_deadline: layers.duration("listen.write_deadline_ms")?,
     })
+}
+
+fn push(layers: &Layers, job: Option<&Job>, problems: &mut Vec<Problem>) -> Option<Push> {
+    let way = layers.choice("push.way")?;
+    let workers = job.map_or(0, |job| job.parameters.workers());
+    if way == PushWay::Relay && workers > RELAY_WORKERS_MAX {
+        problems.push(Problem {
+            place: layers.place_of(&["push.way"]),
+            object: "push.way".into(),
+            found: format!("{} with {workers} workers", layers.shown("push.way")),
+            expected: format!("at most {RELAY_WORKERS_MAX} workers, as each has a link with every other"),
+            action: "set push.way = \"direct\", or fewer groups".into(),
+        });
+        return None;
+    }
+    Some(Push { way, repair: layers.duration("push.repair_ms")? })
 }
 
 fn rdma(layers: &Layers) -> Option<rdma::Options> {

@@ -131,6 +131,8 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "rdma.gid_index" | "rdma.service_level" | "rdma.ack_timeout" | "rdma.retries" => ("3", ""),
         "rdma.mtu" => ("2048", ""),
         "rdma.traffic_class" => ("106", ""),
+        "push.way" => ("\"relay\"", ""),
+        "push.repair_ms" => ("1_500", ""),
         "memory.huge_pages" => ("\"off\"", ""),
         "cores.map" => ("[[\"receive\", \"assemble\", \"push\"], [\"decode\"], [\"decode\"]]", ""),
         "cores.pin" => ("false", ""),
@@ -229,7 +231,7 @@ x = 1
         "s.toml:6: job.stragglers: found 64, expected an integer from 0 to 63; use at most 63",
         "s.toml:7: [job]: found the unknown key \"tolerance\", expected a setting of [job]; it belongs under [verify]",
         "s.toml:9: the file: found the unknown section \"chunk\", expected one of [job] [chunks] [rounds] [verify] [listen] \
-         [rdma] [memory] [cores] [state] [log]; did you mean [chunks]?",
+         [rdma] [push] [memory] [cores] [state] [log]; did you mean [chunks]?",
         "s.toml:13: rounds.window: found 9, expected an integer from 2 to 8; use at most 8",
         "s.toml:14: rounds.deadline_ms: found true, expected an integer from 1 to 3600000; write it like deadline_ms = 10000",
         "s.toml:15: rounds.linger_ms: found -1, expected an integer from 0 to 3600000; use at least 0",

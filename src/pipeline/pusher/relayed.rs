@@ -1,0 +1,216 @@
+//! Sending a chunk once: to its carrier, with its hash to all others; and what workers say about it.
+
+use super::super::relay::{Bad, Set, bit, each};
+use super::super::{Heard, ToPusher};
+use super::*;
+use crate::wire::{Said, Short, Why};
+
+/// Words heard in one step.
+const WORDS_PER_STEP: usize = 256;
+
+impl Pusher {
+    /// Tells a worker that is ready, and that can be one of them, how updates are relayed.
+    pub(super) fn invite(&mut self, index: usize) {
+        let (Some(relays), Some(peer)) = (&mut self.relays, &mut self.peers[index]) else { return };
+        let Some(address) = peer.outbound.far() else { return };
+        if address.is_loopback() && !relays.relay.local {
+            return;
+        }
+        let header = Header {
+            job: self.job.number,
+            session: self.job.epoch,
+            chunk: relays.carried,
+            argument: relays.relay.repair.as_millis() as u64,
+            ..Header::new(Kind::Relay)
+        };
+        if peer.outbound.send(Outgoing::Short(Short::new(header, &relays.hash_key))).is_ok() {
+            relays.joined(index, peer.session);
+            self.board.set_relays();
+        }
+    }
+
+    /// Queues a chunk for everybody who gets `round`: by a carrier, where there is one.
+    pub(super) fn send_chunk(&mut self, message: ToPusher, context: &Context<'_>) {
+        let ToPusher::Update { round, chunk, hash, slot, len, .. } = message else { return };
+        let slot = slot.freeze();
+        let takers = self.peers.iter().enumerate().filter(|(_, peer)| peer.as_ref().is_some_and(|it| it.from <= round));
+        let count = takers.clone().count();
+        let mut carried = None;
+        if let (Some(relays), Some(_)) = (&mut self.relays, hash) {
+            let takers = takers.filter(|(at, _)| relays.is_member(*at)).fold(0, |set: Set, (at, _)| set | bit(at));
+            carried = relays.choose(round, takers);
+            if let Some(carried) = carried {
+                relays.hold((round, chunk), carried, (slot.clone(), len), context.now);
+            }
+        }
+        let (Some((carrier, targets)), Some(hash)) = (carried, hash) else {
+            self.board.count(Counter::UpdateBytesSent, (count * len) as u64);
+            self.broadcast(round, &slot, len, context);
+            return;
+        };
+        let (job, session) = (self.job.number, self.job.epoch);
+        let carry = Header { job, session, round, chunk, ..Header::new(Kind::Carry) };
+        let carry = Short::new(carry, &targets.to_le_bytes());
+        let announce = Header { job, session, round, chunk, worker: carrier as u32, ..Header::new(Kind::Announce) };
+        let announce = Short::new(announce, &hash);
+        let (mut told, mut sent) = (0, 0);
+        for index in 0..self.peers.len() {
+            let Some(peer) = &mut self.peers[index] else { continue };
+            if peer.from > round {
+                continue;
+            }
+            let mut send = |frame| peer.outbound.send(frame).is_ok();
+            let mut queued = true;
+            if index == carrier {
+                queued = send(Outgoing::Short(carry));
+                told += carry.bytes().len();
+            }
+            if targets & bit(index) != 0 {
+                queued &= send(Outgoing::Short(announce));
+                told += announce.bytes().len();
+            } else {
+                queued &= send(Outgoing::Shared(slot.clone(), len));
+                sent += len;
+            }
+            if !queued {
+                self.not_reading(index, context);
+            }
+        }
+        self.board.count(Counter::AnnounceBytes, told as u64);
+        self.board.count(Counter::UpdateBytesSent, sent as u64);
+    }
+
+    /// Hears what workers say about links and chunks.
+    pub(super) fn listen(&mut self, context: &Context<'_>) -> bool {
+        for heard in 0..WORDS_PER_STEP {
+            let Some(Heard { worker, session, said }) = self.heard.pop() else { return heard > 0 };
+            let index = worker as usize;
+            self.board.hear(index);
+            if self.peers[index].as_ref().is_none_or(|peer| peer.session != session) {
+                continue;
+            }
+            if self.take_word(index, said, context).is_err() {
+                self.board.count(Counter::Violations, 1);
+                self.end(index, context);
+            }
+        }
+        true
+    }
+
+    fn take_word(&mut self, index: usize, said: Said, context: &Context<'_>) -> Result<(), Violation> {
+        let (first, workers) = (self.first, self.peers.len());
+        if let Said::Digest { round, digest } = said {
+            let at = (round % self.digests.len() as u64) as usize;
+            if self.digests[at].0 == round && self.digests[at].1 != digest {
+                self.board.count(Counter::DigestMismatches, 1);
+                self.tell(Event::OtherDigest { worker: index as u32, round });
+            }
+            return Ok(());
+        }
+        let Some(relays) = self.relays.as_mut().filter(|relays| relays.is_member(index)) else {
+            return Err(Violation::Kind(said.header().kind));
+        };
+        match said {
+            Said::Reach { address, port } => {
+                let far = self.peers[index].as_ref().and_then(|peer| peer.outbound.far());
+                let Some(address) = address.or(far) else { return Ok(()) };
+                let orders = &mut self.orders;
+                relays.reach(index, address, port, |to, order| orders.push((to, order)))?;
+                self.order(context);
+            }
+            Said::Linked { peer, session, up } => {
+                let peer = peer as usize;
+                if peer >= workers || peer == index {
+                    return Err(Violation::Worker(peer as u32));
+                }
+                relays.linked(index, peer, session, up, first);
+            }
+            Said::Have { round, chunk } => {
+                if let Some(len) = relays.have(index, round, chunk)? {
+                    self.board.count(Counter::UpdateBytesCarried, len as u64);
+                }
+            }
+            Said::Fetch { round, chunk, why } => {
+                let Some(fetched) = relays.fetch(index, round, chunk, why, first)? else { return Ok(()) };
+                self.board.count(if why == Why::Wrong { Counter::RepairsWrong } else { Counter::RepairsLate }, 1);
+                self.name(fetched.bad);
+                self.repair(index, fetched.slot, fetched.len, context);
+            }
+            Said::Decline { round, chunk } => {
+                self.serve_waiting(context, |relays, send| relays.decline(index, round, chunk, send));
+            }
+            Said::Digest { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn repair(&mut self, index: usize, slot: SharedSlot, len: usize, context: &Context<'_>) {
+        let Some(peer) = &mut self.peers[index] else { return };
+        self.board.count(Counter::UpdateBytesSent, len as u64);
+        if peer.outbound.send(Outgoing::Shared(slot, len)).is_err() {
+            self.not_reading(index, context);
+        }
+    }
+
+    fn name(&mut self, bad: Option<Bad>) {
+        let Some(Bad { carrier, wrong }) = bad else { return };
+        self.board.count(Counter::BadCarriers, 1);
+        self.tell(Event::BadCarrier { worker: carrier as u32, wrong });
+    }
+
+    /// Tells workers of each other, as was found.
+    fn order(&mut self, context: &Context<'_>) {
+        while let Some((to, order)) = self.orders.pop() {
+            let frame = order.frame(self.job.number, self.job.epoch);
+            let Some(peer) = &mut self.peers[to] else { continue };
+            if peer.outbound.send(Outgoing::Short(frame)).is_err() {
+                self.not_reading(to, context);
+            }
+        }
+    }
+
+    /// A round was closed: its digest is what workers will have, and links that broke are tried again.
+    pub(super) fn remember(&mut self, closed: Resume, context: &Context<'_>) {
+        let Some(relays) = &mut self.relays else { return };
+        let at = (closed.round % self.digests.len() as u64) as usize;
+        self.digests[at] = (closed.round, closed.digest);
+        let orders = &mut self.orders;
+        relays.closed(closed.round, |to, order| orders.push((to, order)));
+        self.order(context);
+    }
+
+    /// Sends chunks to those who did not say for too long that they have them: from then on they are workers that take, or do not
+    /// take, what is sent to them. Sooner where slots are short.
+    pub(super) fn give_up(&mut self, limit: Duration, context: &Context<'_>) -> bool {
+        self.serve_waiting(context, |relays, send| relays.give_up(context.now, limit, send))
+    }
+
+    /// Sends chunks to workers that did not ask for them, as `of` gives both; `true` if there are any.
+    fn serve_waiting(
+        &mut self,
+        context: &Context<'_>,
+        of: impl FnOnce(&mut Relays, &mut dyn FnMut(usize, SharedSlot, usize)),
+    ) -> bool {
+        let Pusher { peers, board, slow, relays: Some(relays), .. } = self else { return false };
+        let mut busy = false;
+        of(relays, &mut |index, slot, len| {
+            let Some(peer) = &mut peers[index] else { return };
+            board.count(Counter::RepairsUnasked, 1);
+            board.count(Counter::UpdateBytesSent, len as u64);
+            busy = true;
+            if peer.outbound.send(Outgoing::Shared(slot, len)).is_err() {
+                *slow |= bit(index);
+            }
+        });
+        for index in each(std::mem::take(&mut self.slow)) {
+            self.not_reading(index, context);
+        }
+        busy
+    }
+
+    /// How long a target may say nothing of a chunk.
+    pub(super) fn silence(&self) -> Duration {
+        let limit = self.job.write_deadline;
+        if self.updates.free(0) == 0 { limit / PRESSURE } else { limit }
+    }
+}

@@ -1,0 +1,415 @@
+//! Who carries which chunk of an update, who waits for it, and whom nobody believes any more: the daemon's side of the relay, without
+//! sockets or clocks.
+//!
+//! A chunk has a *carrier* and *targets*: workers that have a link with it. Its slot stays until every target has said that the chunk is
+//! here, or was sent it by the daemon. A complaint switches the pair off for a number of rounds that doubles; a carrier of whom more
+//! workers complain at once than can be liars is *bad*.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::Relay;
+use crate::memory::SharedSlot;
+use crate::wire::{Kind, LinkOrder, Violation, Why};
+
+/// Rounds for which a pair is off after the first complaint; doubled with each further one.
+const ROUNDS_OFF: u64 = 4;
+/// Rounds for which a carrier is off that was too late for too many.
+const ROUNDS_BAD: u64 = 64;
+/// The most doublings of either.
+const DOUBLINGS: u32 = 12;
+
+/// Workers as bits: there are at most [`RELAY_WORKERS_MAX`](crate::wire::RELAY_WORKERS_MAX).
+pub(super) type Set = u128;
+
+pub(super) fn bit(worker: usize) -> Set {
+    1 << worker
+}
+
+/// The workers in a set.
+pub(super) fn each(mut set: Set) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let worker = set.trailing_zeros() as usize;
+        set &= set.wrapping_sub(1);
+        (worker < Set::BITS as usize).then_some(worker)
+    })
+}
+
+/// A chunk on its way through a carrier.
+struct Entry {
+    round: u64,
+    chunk: u32,
+    /// `None`: its session has ended.
+    carrier: Option<usize>,
+    waiting: Set,
+    slot: SharedSlot,
+    len: usize,
+    since: Instant,
+}
+
+/// A worker's part.
+#[derive(Clone, Copy, Default)]
+struct Member {
+    /// Its session, if it has one that was told of the relay.
+    session: Option<u64>,
+    /// Where others reach it.
+    reach: Option<(IpAddr, u16)>,
+    /// The workers with which it says to have a live link.
+    linked: Set,
+    /// The workers that complained of it, until their time is over; and those of them that got something wrong.
+    complained: Set,
+    wrong: Set,
+    /// The workers whose link with it is to be ordered anew when their time is over.
+    apart: Set,
+    /// Until which round it is not asked to carry, because of too many complaints, and how often that was.
+    bad_until: u64,
+    bad_times: u32,
+    /// Chunks that it carries now.
+    load: u32,
+    /// Chunks that the daemon sent it of itself while it may have said that they are here.
+    spare: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Pair {
+    until: u64,
+    times: u32,
+}
+
+/// A carrier that is not asked any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bad {
+    pub(super) carrier: usize,
+    /// Chunks were wrong, rather than late.
+    pub(super) wrong: bool,
+}
+
+/// What a fetch leads to.
+pub(super) struct Fetched {
+    pub(super) slot: SharedSlot,
+    pub(super) len: usize,
+    pub(super) bad: Option<Bad>,
+}
+
+/// The daemon's side of the relay.
+pub(super) struct Relays {
+    pub(super) relay: Relay,
+    /// Keys of the chunks' hashes and of the links' keys.
+    pub(super) hash_key: [u8; 32],
+    link_key: [u8; 32],
+    links: u64,
+    /// Chunks that one carrier may have under way.
+    pub(super) carried: u32,
+    /// More complaints than this cannot all be lies.
+    liars: u32,
+    members: Vec<Member>,
+    pairs: Vec<Pair>,
+    entries: Vec<Entry>,
+    next: usize,
+}
+
+/// The key of a job's chunk hashes.
+pub(super) fn hash_key(secret: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key("solon relay chunk hashes, version 1", secret)
+}
+
+impl Relays {
+    pub(super) fn new(
+        relay: Relay,
+        secret: &[u8; 32],
+        workers: usize,
+        liars: usize,
+        updates: usize,
+        carried: usize,
+    ) -> Relays {
+        Relays {
+            relay,
+            hash_key: hash_key(secret),
+            link_key: blake3::derive_key("solon relay links, version 1", secret),
+            links: 0,
+            carried: carried as u32,
+            liars: liars as u32,
+            members: vec![Member::default(); workers],
+            pairs: vec![Pair::default(); workers * workers],
+            entries: Vec::with_capacity(updates),
+            next: 0,
+        }
+    }
+
+    /// A new session was told of the relay.
+    pub(super) fn joined(&mut self, worker: usize, session: u64) {
+        self.left(worker);
+        self.members[worker].session = Some(session);
+    }
+
+    /// A session has ended: nobody waits for it, and nothing is held against the next one.
+    pub(super) fn left(&mut self, worker: usize) {
+        self.members[worker] = Member::default();
+        let workers = self.members.len();
+        for other in 0..workers {
+            let member = &mut self.members[other];
+            for set in [&mut member.linked, &mut member.complained, &mut member.wrong, &mut member.apart] {
+                *set &= !bit(worker);
+            }
+            self.pairs[worker * workers + other] = Pair::default();
+            self.pairs[other * workers + worker] = Pair::default();
+        }
+        for at in (0..self.entries.len()).rev() {
+            if self.entries[at].carrier == Some(worker) {
+                self.entries[at].carrier = None;
+            }
+            self.settle(at, worker);
+        }
+    }
+
+    /// One target waits no more for an entry; drops the entry if it was the last.
+    fn settle(&mut self, at: usize, worker: usize) {
+        self.entries[at].waiting &= !bit(worker);
+        if self.entries[at].waiting == 0 {
+            let entry = self.entries.swap_remove(at);
+            if let Some(carrier) = entry.carrier {
+                self.members[carrier].load -= 1;
+            }
+        }
+    }
+
+    /// Workers that were told of the relay.
+    pub(super) fn is_member(&self, worker: usize) -> bool {
+        self.members[worker].session.is_some()
+    }
+
+    /// A worker says where it is reached: the orders for it and for all others that are. Once per session: each time costs everybody a link.
+    ///
+    /// # Errors
+    /// If it has said so before.
+    pub(super) fn reach(
+        &mut self,
+        worker: usize,
+        address: IpAddr,
+        port: u16,
+        mut order: impl FnMut(usize, LinkOrder),
+    ) -> Result<(), Violation> {
+        if self.members[worker].reach.replace((address, port)).is_some() {
+            return Err(Violation::Kind(Kind::Reach));
+        }
+        for other in 0..self.members.len() {
+            if other != worker {
+                self.order(worker, other, &mut order);
+            }
+        }
+        Ok(())
+    }
+
+    /// Orders a link between two workers, under a key that was never used.
+    fn order(&mut self, one: usize, other: usize, order: &mut impl FnMut(usize, LinkOrder)) {
+        let ends = [one, other];
+        let [Some(_), Some(_)] = ends.map(|end| self.members[end].reach) else { return };
+        self.links += 1;
+        let [a, b] = ends.map(|end| self.members[end].session.unwrap_or(0));
+        let parts = [self.links, one as u64, a, other as u64, b].map(u64::to_le_bytes);
+        let key = *blake3::keyed_hash(&self.link_key, parts.as_flattened()).as_bytes();
+        for (to, peer) in [(one, other), (other, one)] {
+            let Member { session, reach: Some((address, port)), .. } = self.members[peer] else { return };
+            order(to, LinkOrder { peer: peer as u32, key, address, port, session: session.unwrap_or(0) });
+        }
+    }
+
+    /// A worker says that it has, or has not, a link with another one.
+    /// That there is none accuses nobody: the other end may have left.
+    pub(super) fn linked(&mut self, worker: usize, peer: usize, session: u64, up: bool, round: u64) {
+        if self.members[peer].session != Some(session) {
+            // Of a session that is over.
+            return;
+        }
+        if up {
+            self.members[worker].linked |= bit(peer);
+            return;
+        }
+        self.members[worker].linked &= !bit(peer);
+        self.members[peer].apart |= bit(worker);
+        self.rest(worker, peer, round);
+    }
+
+    fn rest(&mut self, worker: usize, carrier: usize, round: u64) {
+        let pair = &mut self.pairs[carrier * self.members.len() + worker];
+        // A pair that was well for longer than it would be off begins anew.
+        if round > pair.until.saturating_add(ROUNDS_OFF << pair.times.min(DOUBLINGS)) {
+            pair.times = 0;
+        }
+        pair.until = round.saturating_add(ROUNDS_OFF << pair.times.min(DOUBLINGS));
+        pair.times += 1;
+    }
+
+    fn complain(&mut self, worker: usize, carrier: usize, wrong: bool, round: u64) -> Option<Bad> {
+        if self.members[carrier].complained & bit(worker) == 0 {
+            self.rest(worker, carrier, round);
+        }
+        let liars = self.liars;
+        let member = &mut self.members[carrier];
+        member.complained |= bit(worker);
+        if wrong {
+            member.wrong |= bit(worker);
+        }
+        let for_ever = member.wrong.count_ones() > liars;
+        let off = member.bad_until > round;
+        if member.complained.count_ones() <= liars || off && (member.bad_until == u64::MAX || !for_ever) {
+            return None;
+        }
+        member.bad_until = match for_ever {
+            true => u64::MAX,
+            false => round.saturating_add(ROUNDS_BAD << member.bad_times.min(DOUBLINGS)),
+        };
+        member.bad_times += 1;
+        Some(Bad { carrier, wrong: for_ever })
+    }
+
+    /// The next carrier for a chunk that `takers` get, and those to whom it can pass it on.
+    pub(super) fn choose(&mut self, round: u64, takers: Set) -> Option<(usize, Set)> {
+        let workers = self.members.len();
+        let targets = |carrier: usize| {
+            let Member { linked, complained, bad_until, load, .. } = self.members[carrier];
+            if takers & bit(carrier) == 0 || bad_until > round || load >= self.carried {
+                return 0;
+            }
+            let both = |worker: &usize| self.members[*worker].linked & bit(carrier) != 0;
+            each(linked & takers & !complained & !bit(carrier)).filter(both).fold(0, |set, worker| set | bit(worker))
+        };
+        // Not whoever has just come and has few links: the rest would all be served by the daemon.
+        let most = (0..workers).map(|carrier| targets(carrier).count_ones()).max().filter(|most| *most > 0)?;
+        let carrier = (0..workers)
+            .map(|at| (self.next + at) % workers)
+            .find(|carrier| 2 * targets(*carrier).count_ones() >= most)?;
+        let targets = targets(carrier);
+        self.next = (carrier + 1) % workers;
+        Some((carrier, targets))
+    }
+
+    /// Keeps a chunk that `carrier` passes on to `targets`.
+    pub(super) fn hold(
+        &mut self,
+        (round, chunk): (u64, u32),
+        (carrier, targets): (usize, Set),
+        (slot, len): (SharedSlot, usize),
+        since: Instant,
+    ) {
+        self.members[carrier].load += 1;
+        self.entries.push(Entry { round, chunk, carrier: Some(carrier), waiting: targets, slot, len, since });
+    }
+
+    /// Where a chunk is that `worker` waits for.
+    fn find(&self, worker: usize, round: u64, chunk: u32) -> Option<usize> {
+        // As many entries as there are slots for updates, at most.
+        let at = self.entries.iter().position(|entry| (entry.round, entry.chunk) == (round, chunk))?;
+        (self.entries[at].waiting & bit(worker) != 0).then_some(at)
+    }
+
+    /// A word about a chunk that nobody waits for: allowed only where the daemon has sent it meanwhile.
+    fn stray<T>(&mut self, worker: usize, round: u64) -> Result<Option<T>, Violation> {
+        let spare = &mut self.members[worker].spare;
+        *spare = spare.checked_sub(1).ok_or(Violation::Round { found: round, first: 0, end: 0 })?;
+        Ok(None)
+    }
+
+    /// A chunk is here; its bytes, if a carrier brought it.
+    ///
+    /// # Errors
+    /// If it was not announced to this worker, or said before.
+    pub(super) fn have(&mut self, worker: usize, round: u64, chunk: u32) -> Result<Option<usize>, Violation> {
+        let Some(at) = self.find(worker, round, chunk) else { return self.stray(worker, round) };
+        let len = self.entries[at].len;
+        self.settle(at, worker);
+        Ok(Some(len))
+    }
+
+    /// A chunk is to be sent by the daemon.
+    ///
+    /// # Errors
+    /// As [`Relays::have`].
+    pub(super) fn fetch(
+        &mut self,
+        worker: usize,
+        round: u64,
+        chunk: u32,
+        why: Why,
+        now_round: u64,
+    ) -> Result<Option<Fetched>, Violation> {
+        let Some(at) = self.find(worker, round, chunk) else { return self.stray(worker, round) };
+        let Entry { ref slot, len, carrier, .. } = self.entries[at];
+        let slot = slot.clone();
+        self.settle(at, worker);
+        let accused = carrier.filter(|_| why != Why::Gone);
+        let bad = accused.and_then(|carrier| self.complain(worker, carrier, why == Why::Wrong, now_round));
+        Ok(Some(Fetched { slot, len, bad }))
+    }
+
+    /// Ends the wait for chunks that are older than `limit`: gives each with a worker that still waits for it.
+    pub(super) fn give_up(&mut self, now: Instant, limit: Duration, mut send: impl FnMut(usize, SharedSlot, usize)) {
+        for at in (0..self.entries.len()).rev() {
+            if now.saturating_duration_since(self.entries[at].since) < limit {
+                continue;
+            }
+            self.serve(at, &mut send);
+        }
+    }
+
+    /// A carrier has no room for a chunk: gives it with each worker that waits for it. Nobody is to blame: its room may be taken by those
+    /// who do not read.
+    pub(super) fn decline(
+        &mut self,
+        carrier: usize,
+        round: u64,
+        chunk: u32,
+        send: impl FnMut(usize, SharedSlot, usize),
+    ) {
+        let at = self.entries.iter().position(|entry| (entry.round, entry.chunk) == (round, chunk));
+        if let Some(at) = at.filter(|at| self.entries[*at].carrier == Some(carrier)) {
+            self.serve(at, send);
+        }
+    }
+
+    /// Ends the wait for an entry.
+    fn serve(&mut self, at: usize, mut send: impl FnMut(usize, SharedSlot, usize)) {
+        let Entry { waiting, len, ref slot, .. } = self.entries[at];
+        let slot = slot.clone();
+        for worker in each(waiting) {
+            self.members[worker].spare += 1;
+            self.settle(at, worker);
+            send(worker, slot.clone(), len);
+        }
+    }
+
+    /// When the oldest wait began.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.entries.iter().map(|entry| entry.since).min()
+    }
+
+    /// A round has ended: pairs whose time is over are asked again, and linked again if they are apart.
+    pub(super) fn closed(&mut self, round: u64, mut order: impl FnMut(usize, LinkOrder)) {
+        let workers = self.members.len();
+        for carrier in 0..workers {
+            let Member { complained, apart, .. } = self.members[carrier];
+            for worker in each(complained | apart) {
+                if self.pairs[carrier * workers + worker].until > round {
+                    continue;
+                }
+                let member = &mut self.members[carrier];
+                for set in [&mut member.complained, &mut member.wrong, &mut member.apart] {
+                    *set &= !bit(worker);
+                }
+                if apart & bit(worker) != 0 {
+                    self.members[worker].apart &= !bit(carrier);
+                    self.order(carrier, worker, &mut order);
+                }
+            }
+        }
+    }
+
+    /// Chunks that somebody waits for.
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+//! Updates that workers pass on to each other: a real daemon, and workers over real sockets.
+
+mod common;
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use common::{Solond, distance, gradient};
+use solon::client::{Carry, Worker};
+
+const D: usize = 400_000;
+const FLAGS: [&str; 4] = ["--job-dimension", "400000", "--push-repair-ms", "2000"];
+/// Every shard is waited for, so that the same rows make every update.
+const ALL: [&str; 4] = ["--rounds-deadline-ms", "60000", "--rounds-linger-ms", "60000"];
+const RELAY: [&str; 2] = ["--push-way", "relay"];
+
+/// What the daemon says of its updates when it stops: the numbers of its last line, by name.
+struct Pushed(serde_json::Value, u64);
+
+impl Pushed {
+    fn of(solond: &mut Solond) -> Pushed {
+        solond.signal("-TERM");
+        let (code, _) = solond.end();
+        assert_eq!(code, Some(0));
+        let parse = |line: String| serde_json::from_str::<serde_json::Value>(&line).expect("a JSON log line");
+        let calls = parse(solond.find("\"system calls\""));
+        Pushed(parse(solond.find("\"updates pushed\"")), calls["sent"].as_u64().unwrap())
+    }
+
+    fn get(&self, name: &str) -> u64 {
+        self.0[name].as_u64().unwrap_or_else(|| panic!("{name} in {}", self.0))
+    }
+}
+
+/// Waits until every worker has a link with every other.
+fn linked(workers: &[Worker]) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while workers.iter().any(|worker| worker.links() < workers.len() - 1) {
+        assert!(Instant::now() < until, "{:?}", workers.iter().map(Worker::links).collect::<Vec<_>>());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // What they say of it is on its way.
+    std::thread::sleep(Duration::from_millis(200));
+}
+
+/// Rounds of all workers at once; a number for each update that depends on all its bits.
+fn rounds(workers: &mut [Worker], rounds: std::ops::Range<u64>, groups: usize) -> Vec<u64> {
+    let digests = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for worker in workers {
+            let (rounds, digests) = (rounds.clone(), &digests);
+            scope.spawn(move || {
+                for round in rounds {
+                    let mut buffer = gradient(worker.place().group, round, D);
+                    let report = worker.exchange(&mut buffer).unwrap();
+                    assert!(distance(&buffer, groups, round) < 1e-5);
+                    let bits = |hash: u64, x: &f32| (hash ^ u64::from(x.to_bits())).wrapping_mul(0x0100_0000_01b3);
+                    digests.lock().unwrap().push((round, report.digest, buffer.iter().fold(0, bits)));
+                }
+            });
+        }
+    });
+    let mut digests = digests.into_inner().unwrap();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len() as u64, rounds.end - rounds.start, "everybody has the same updates");
+    digests.into_iter().map(|(_, _, bits)| bits).collect()
+}
+
+fn join(solond: &Solond, count: usize) -> Vec<Worker> {
+    (0..count).map(|worker| solond.join(worker)).collect()
+}
+
+fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    FLAGS.iter().chain(&RELAY).chain(more).copied().collect()
+}
+
+/// Groups, further flags, workers.
+const JOBS: [(usize, &[&str], usize); 2] = [
+    (1, &["--job-groups", "1", "--job-compression", "2"], 6),
+    (1, &["--job-groups", "1", "--job-compression", "10", "--job-stragglers", "1", "--chunks-width", "4096"], 15),
+];
+
+#[test]
+fn bytes_that_leave_the_daemon_are_those_of_one_update_and_a_tenth() {
+    for (groups, flags, count) in JOBS {
+        let digests = |way: &str| {
+            let mut solond = Solond::start(&[&FLAGS[..], &ALL, flags, &["--push-way", way]].concat());
+            let mut workers = join(&solond, count);
+            if way == "relay" {
+                linked(&workers);
+            }
+            let digests = rounds(&mut workers, 0..6, groups);
+            workers.into_iter().for_each(Worker::leave);
+            (digests, Pushed::of(&mut solond))
+        };
+        let (relayed, pushed) = digests("relay");
+        let update = 6 * 4 * D as u64;
+        let ratio = pushed.1 as f64 / update as f64;
+        println!("{count} workers: {ratio:.3} of an update leaves the daemon per round; {}", pushed.0);
+        assert!(ratio <= 1.1 || pushed.get("late") > 0, "{ratio}: {}", pushed.0);
+        assert!(pushed.get("carried") > 0);
+        assert_eq!((pushed.get("wrong"), pushed.get("other_digests")), (0, 0));
+        let (direct, pushed) = digests("direct");
+        assert!(pushed.1 >= count as u64 * update);
+        assert!(pushed.get("carried") + pushed.get("announced") == 0);
+        assert_eq!(relayed, direct, "not a bit differs");
+    }
+}
+
+#[test]
+fn carriers_that_lie_are_named_and_nobody_else_and_every_update_is_right() {
+    let mut solond = Solond::start(&with(&["--job-groups", "1", "--job-compression", "6"]));
+    let mut workers = join(&solond, 10);
+    linked(&workers);
+    let mut corrupt: Vec<Carry> = Vec::new();
+    for _ in 0..2 {
+        corrupt.push(Box::new(|_, peer, frame| {
+            let last = frame.len() - 1;
+            frame[last] ^= 1 + (peer as u8 & 1);
+            1
+        }));
+    }
+    for (liar, carry) in [3, 8].into_iter().zip(corrupt) {
+        workers[liar].set_carry(carry);
+    }
+    rounds(&mut workers, 0..8, 1);
+    workers.into_iter().for_each(Worker::leave);
+    let pushed = Pushed::of(&mut solond);
+    let bad = |worker: usize| {
+        solond.log.iter().any(|line| line.contains("bad carrier") && line.contains(&format!("\"worker\":{worker},")))
+    };
+    let named: Vec<usize> = (0..10).filter(|worker| bad(*worker)).collect();
+    assert_eq!(named, [3, 8], "{}", pushed.0);
+    assert_eq!((pushed.get("bad_carriers"), pushed.get("other_digests")), (2, 0));
+}
+
+#[test]
+fn strangers_at_a_workers_port_get_nothing_and_disturb_nobody() {
+    use std::io::{Read, Write};
+    let mut solond = Solond::start(&with(&["--job-groups", "1", "--job-compression", "2"]));
+    let mut workers = join(&solond, 6);
+    linked(&workers);
+    let ports: Vec<u16> = workers.iter().filter_map(Worker::link_port).collect();
+    assert_eq!(ports.len(), 6);
+    let strangers: Vec<_> = ports
+        .iter()
+        .flat_map(|port| std::iter::repeat_n(*port, 20))
+        .filter_map(|port| std::net::TcpStream::connect(("127.0.0.1", port)).ok())
+        .collect();
+    for (at, mut stranger) in strangers.iter().enumerate() {
+        // Some say nothing, some nonsense.
+        if at % 2 == 0 {
+            let _ = stranger.write_all(&[b'S'; 128]);
+        }
+    }
+    rounds(&mut workers, 0..4, 1);
+    for mut stranger in strangers {
+        stranger.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut bytes = Vec::new();
+        // A challenge, and the end.
+        let _ = stranger.read_to_end(&mut bytes);
+        assert!(bytes.len() <= 96, "{}", bytes.len());
+    }
+    workers.into_iter().for_each(Worker::leave);
+    assert_eq!(Pushed::of(&mut solond).get("wrong"), 0);
+}
+
+/// Hundredths of a second that a process has computed so far.
+fn computed(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// A process of its own: other tests compute meanwhile.
+#[test]
+fn workers_that_have_links_and_nothing_to_do_sleep() {
+    if std::env::var("SOLON_TEST_SLEEPS").is_err() {
+        let arguments = ["--exact", "workers_that_have_links_and_nothing_to_do_sleep"];
+        let run = Command::new(std::env::current_exe().unwrap()).args(arguments).env("SOLON_TEST_SLEEPS", "1").status();
+        assert!(run.unwrap().success());
+        return;
+    }
+    let solond = Solond::start(&with(&["--job-groups", "1", "--job-compression", "2"]));
+    let mut workers = join(&solond, 6);
+    linked(&workers);
+    rounds(&mut workers, 0..3, 1);
+    std::thread::sleep(Duration::from_millis(200));
+    let processes = [std::process::id(), solond.child.id()];
+    let before = processes.map(computed);
+    std::thread::sleep(Duration::from_secs(2));
+    for (process, before) in processes.into_iter().zip(before) {
+        assert!(computed(process) - before < 20, "{} of 200 hundredths", computed(process) - before);
+    }
+}
+
+/// The worker process of the test below: this very test, by an environment variable.
+fn child(solond: &Solond, worker: usize) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_carrier_killed_in_mid_round_holds_nobody_up", "--nocapture"])
+        .env("SOLON_TEST_WORKER", format!("{worker} {}", solond.address))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_carrier_killed_in_mid_round_holds_nobody_up() {
+    if let Ok(who) = std::env::var("SOLON_TEST_WORKER") {
+        let (worker, address) = who.split_once(' ').unwrap();
+        let options = solon::client::JoinOptions::new(address, "default", worker.parse().unwrap());
+        let mut worker = Worker::join(&options).unwrap();
+        loop {
+            let round = worker.next_round();
+            if worker.exchange(&mut gradient(0, round, D)).is_err() {
+                return;
+            }
+        }
+    }
+    let mut solond = Solond::start(&with(&["--job-groups", "1", "--job-compression", "2"]));
+    let mut workers = join(&solond, 5);
+    let mut dies = child(&solond, 5);
+    let until = Instant::now() + Duration::from_secs(30);
+    while workers.iter().any(|worker| worker.links() < 5) {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::scope(|scope| {
+        for worker in &mut workers {
+            scope.spawn(move || {
+                for round in 0..60 {
+                    let mut buffer = gradient(0, round, D);
+                    worker.exchange(&mut buffer).unwrap();
+                    assert!(distance(&buffer, 1, round) < 1e-5);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(150));
+        dies.kill().unwrap();
+    });
+    dies.wait().unwrap();
+    workers.into_iter().for_each(Worker::leave);
+    let pushed = Pushed::of(&mut solond);
+    println!("{}", pushed.0);
+    assert!(pushed.get("carried") > 0);
+    assert_eq!((pushed.get("wrong"), pushed.get("other_digests")), (0, 0));
+}
+
+/// A network of its own for the daemon, joined to this one by a pair of interfaces; gone when dropped.
+struct Namespace {
+    /// Where the command is: solond is started without a search path.
+    ip: String,
+    name: String,
+    inner: String,
+    host: std::net::Ipv4Addr,
+    daemon: std::net::Ipv4Addr,
+}
+
+impl Namespace {
+    /// `None` where namespaces cannot be made: not root, or no `ip`.
+    fn new() -> Option<Namespace> {
+        let found = Command::new("sh").args(["-c", "command -v ip"]).output().ok()?;
+        let command = String::from_utf8(found.stdout).ok()?.trim().to_owned();
+        let id = std::process::id();
+        let (name, outer, inner) = (format!("solon-{id}"), format!("sv{id}a"), format!("sv{id}b"));
+        let net = [10, 213, (id >> 8) as u8, (id as u8) & 0xfc];
+        let at = |last: u8| std::net::Ipv4Addr::new(net[0], net[1], net[2], net[3] | last);
+        let ip = |line: String| {
+            let run = Command::new(&command).args(line.split_whitespace()).stderr(Stdio::null()).status();
+            run.is_ok_and(|status| status.success()).then_some(())
+        };
+        ip(format!("netns add {name}"))?;
+        let this = Namespace { ip: command.clone(), name, inner, host: at(1), daemon: at(2) };
+        let (name, inner) = (&this.name, &this.inner);
+        ip(format!("link add {outer} type veth peer name {inner} netns {name}"))?;
+        ip(format!("addr add {}/30 dev {outer}", this.host))?;
+        ip(format!("link set {outer} up"))?;
+        ip(format!("netns exec {name} ip addr add {}/30 dev {inner}", this.daemon))?;
+        ip(format!("netns exec {name} ip link set {inner} up"))?;
+        Some(this)
+    }
+
+    /// Bytes that have left the daemon's interface, by the kernel's count.
+    fn sent(&self) -> u64 {
+        let file = format!("/sys/class/net/{}/statistics/tx_bytes", self.inner);
+        let read = Command::new(&self.ip).args(["netns", "exec", &self.name, "cat", &file]).output().unwrap();
+        String::from_utf8(read.stdout).unwrap().trim().parse().expect("a count")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new(&self.ip).args(["netns", "del", &self.name]).status();
+    }
+}
+
+#[test]
+fn what_leaves_the_daemons_interface_is_one_update_and_a_tenth_and_auto_chooses_it() {
+    const ROUNDS: u64 = 8;
+    let Some(network) = Namespace::new() else {
+        eprintln!("skipped: no network namespace can be made (it takes root, and the command ip)");
+        return;
+    };
+    for (groups, flags, count) in JOBS {
+        let mut command = Command::new(&network.ip);
+        command.args(["netns", "exec", &network.name, env!("CARGO_BIN_EXE_solond")]);
+        let listen = format!("{}:0", network.daemon);
+        let mut solond = Solond::spawn(command, &listen, &[&FLAGS[..], flags, &["--listen-open", "true"]].concat());
+        solond.wait_until_ready();
+        assert!(solond.find("\"ready\"").contains("\"push\":\"relay\""));
+        let mut workers = join(&solond, count);
+        linked(&workers);
+        let before = network.sent();
+        rounds(&mut workers, 0..ROUNDS, groups);
+        let sent = network.sent() - before;
+        workers.into_iter().for_each(Worker::leave);
+        let pushed = Pushed::of(&mut solond);
+        let ratio = sent as f64 / (ROUNDS * 4 * D as u64) as f64;
+        println!("{count} workers: {ratio:.3} of an update leaves the interface per round; {}", pushed.0);
+        assert!(ratio <= 1.1 || pushed.get("late") > 0, "{ratio}: {}", pushed.0);
+    }
+}
+
+/// `cargo test --release --test relay -- --ignored --nocapture`: what a relay is worth where the daemon's link is 1 Gbit/s.
+#[test]
+#[ignore = "measures"]
+fn rounds_where_the_daemon_has_a_gigabit_link_are_measured_both_ways() {
+    const ROUNDS: u64 = 10;
+    let Some(network) = Namespace::new() else { return };
+    let limit = format!(
+        "netns exec {} tc qdisc add dev {} root tbf rate 1gbit burst 256kb latency 50ms",
+        network.name, network.inner
+    );
+    assert!(Command::new(&network.ip).args(limit.split_whitespace()).status().unwrap().success());
+    for (groups, flags, count) in JOBS {
+        for way in ["direct", "relay"] {
+            let mut command = Command::new(&network.ip);
+            command.args(["netns", "exec", &network.name, env!("CARGO_BIN_EXE_solond")]);
+            let listen = format!("{}:0", network.daemon);
+            let flags = [&FLAGS[..], flags, &["--listen-open", "true", "--push-way", way]].concat();
+            let mut solond = Solond::spawn(command, &listen, &flags);
+            solond.wait_until_ready();
+            let mut workers = join(&solond, count);
+            if way == "relay" {
+                linked(&workers);
+            }
+            rounds(&mut workers, 0..2, groups);
+            let started = Instant::now();
+            rounds(&mut workers, 2..ROUNDS, groups);
+            let ms = started.elapsed().as_secs_f64() * 1e3 / (ROUNDS - 2) as f64;
+            workers.into_iter().for_each(Worker::leave);
+            println!(
+                "{count} workers, {way}: {ms:.1} ms per round, gradients and checks included; {}",
+                Pushed::of(&mut solond).0
+            );
+        }
+    }
+}
