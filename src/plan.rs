@@ -28,7 +28,7 @@ pub use refusal::{Bound, Refusal};
 
 use serde::Serialize;
 
-use crate::code::{Family, Form, Layout, Parameters, ROWS_MAX};
+use crate::code::{Family, Form, Layout, Parameters, Precision, ROWS_MAX};
 use crate::daemon::settings::{DefaultValue, SETTINGS};
 use crate::memory::Slab;
 use crate::pipeline::Limits;
@@ -55,6 +55,8 @@ pub struct PlanInput {
     pub stragglers: usize,
     /// The factor r_c by which uploads shrink.
     pub compression: usize,
+    /// How the numbers of an upload stand on the wire.
+    pub precision: Precision,
     /// Numbers in the gradient, d.
     pub dimension: usize,
     /// The daemon's link, in each direction.
@@ -83,6 +85,7 @@ impl PlanInput {
             adversaries: default("job.adversaries"),
             stragglers: default("job.stragglers"),
             compression: default("job.compression"),
+            precision: Precision::default(),
             dimension,
             link: None,
             gradient_time: None,
@@ -92,6 +95,14 @@ impl PlanInput {
             updates: default("memory.updates"),
             window: default("rounds.window"),
             tolerance: default("verify.tolerance"),
+        }
+    }
+
+    /// The tolerance that `solond` has for these shards when nobody sets it.
+    pub fn usual_tolerance(precision: Precision, compression: usize) -> f64 {
+        match precision.is_coarse(compression) {
+            true => precision.tolerance(compression),
+            false => default("verify.tolerance"),
         }
     }
 }
@@ -219,6 +230,8 @@ pub struct Memory {
     pub update_slot_bytes: usize,
     /// Of all, and of what lies between updates and reports.
     pub update_bytes: usize,
+    /// Where a decoder has the shards of a chunk as f32, if they come as 16 bits; as much again for every further decoder.
+    pub wide_bytes: usize,
     /// All of it.
     pub total: usize,
     /// What counts against RLIMIT_MEMLOCK where there is RDMA: the slots for updates once per worker, beside those for shards.
@@ -325,7 +338,7 @@ fn plan_measured(input: &PlanInput, measure: Measure<'_>) -> Result<PlanReport, 
         fastest_if_relayed: least(&choices, |round| round.total_if_relayed),
         chunking: Chunking::new(input.chunk_width, parameters.workers(), parameters.compression(), input.cache),
         memory: memory(input, parameters),
-        accuracy: Accuracy::of(conditioning, r, input.tolerance),
+        accuracy: Accuracy::of(conditioning, r, input.tolerance, input.precision),
         rule_of_thumb: rule_of_thumb(input, parameters.workers()),
         config: String::new(),
         choices,
@@ -388,7 +401,7 @@ fn traffic(input: &PlanInput, parameters: &Parameters) -> Traffic {
     let (chunks, workers, header) = (layout.chunks() as u64, parameters.workers() as u64, HEADER_BYTES as u64);
     let last = layout.chunk(layout.chunks() - 1);
     let shard_numbers = (chunks - 1) * layout.chunk_width() as u64 + last.width as u64;
-    let upload_per_worker = 4 * shard_numbers + chunks * header;
+    let upload_per_worker = input.precision.shard_bytes(1) as u64 * shard_numbers + chunks * header;
     // The update's chunks, and the report that ends the round.
     let download_per_worker = 4 * input.dimension as u64 + (chunks + 1) * header + REPORT_BYTES as u64;
     Traffic {
@@ -408,6 +421,7 @@ fn memory(input: &PlanInput, parameters: Parameters) -> Memory {
         form: Form::Systematic,
         generator_digest: 0,
         layout: layout(input, parameters.compression()),
+        precision: input.precision,
         window: input.window as u32,
         credits: input.credits as u32,
         deadline_ms: 1,
@@ -415,7 +429,7 @@ fn memory(input: &PlanInput, parameters: Parameters) -> Memory {
         scale: 1.0,
     };
     let (limits, workers) = (Limits::of(&plan, input.updates), parameters.workers());
-    let (shards, updates) = (limits.shard_bytes(workers), limits.update_bytes());
+    let (shards, updates, wide) = (limits.shard_bytes(workers), limits.update_bytes(), limits.wide_bytes(workers, 1));
     let (shard_slots, update_slots) = (workers * limits.credits, 2 * limits.updates.max(limits.reports));
     Memory {
         shard_slots,
@@ -424,13 +438,14 @@ fn memory(input: &PlanInput, parameters: Parameters) -> Memory {
         update_slots,
         update_slot_bytes: Slab::stride(limits.update_slot_bytes),
         update_bytes: updates,
-        total: shards + updates,
+        wide_bytes: wide,
+        total: shards + updates + wide,
         pinned: shards + workers * updates,
     }
 }
 
 fn rule_of_thumb(input: &PlanInput, workers: usize) -> Option<RuleOfThumb> {
     let (link, unit) = input.link.zip(input.gradient_time)?;
-    let all_gradients = link.time(4 * input.dimension as u64 * workers as u64);
+    let all_gradients = link.time((input.precision.shard_bytes(input.dimension) * workers) as u64);
     Some(RuleOfThumb { all_gradients, unit, best: (all_gradients.get() / unit.get()).sqrt() })
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use solon::code::{Family, Form, Layout, Parameters};
+use solon::code::{Family, Form, Layout, Parameters, Precision};
 use solon::daemon::config::{Request, load, settings_markdown};
 use solon::daemon::exit::exit_codes_markdown;
 use solon::daemon::serve::job_of;
@@ -179,6 +179,7 @@ fn plan() -> Plan {
         form: Form::Dense,
         generator_digest: 0x6162_6364_6566_6768,
         layout: Layout::new(1_000_003, 4, 1234),
+        precision: Precision::F16,
         window: 7,
         credits: 9,
         deadline_ms: 11_000,
@@ -221,6 +222,7 @@ fn welcomes_and_plans_have_the_offsets_and_the_proof_of_the_page() {
         ("rule", vec![1]),
         ("family", vec![1]),
         ("form", vec![1]),
+        ("precision", vec![2]),
         ("generator_digest", le(0x6162_6364_6566_6768u64.to_le_bytes())),
     ];
     check_layout("plan", plan, &fields);

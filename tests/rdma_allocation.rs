@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use solon::code::{Family, Form, Layout, Parameters};
+use solon::code::{Family, Form, Layout, Parameters, Precision};
 use solon::memory::{Slab, Slot};
 use solon::transport::rdma::fake::{Device, Fake, is_working};
 use solon::transport::rdma::{Attachment, Fabric, Memory, Needs, Options};
@@ -94,6 +94,7 @@ fn shards_updates_and_credits_over_rdma_allocate_nothing() {
         form: Form::Systematic,
         generator_digest: 0,
         layout,
+        precision: Precision::F32,
         window: WINDOW,
         credits: CREDITS as u32,
         deadline_ms: 1000,

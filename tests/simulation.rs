@@ -74,6 +74,22 @@ fn ten_thousand_rounds_break_no_promise_and_reach_every_rare_state() {
 }
 
 #[test]
+fn shards_of_bf16_break_no_promise() {
+    let (mut rounds, mut probes) = (0, Probes::default());
+    // With more liars than the code corrects, noise in shards of one number agrees by chance within so coarse a tolerance.
+    let is_within = |it: &Scenario| (0..it.job.plan.parameters.groups()).all(|group| it.is_within(group));
+    for scenario in (0..400).map(|seed| Scenario::new(seed).in_bf16()).filter(is_within) {
+        let outcome = run_well(scenario);
+        rounds += outcome.rounds;
+        probes.add(&outcome.probes);
+    }
+    println!("{rounds} rounds");
+    for probe in [Probe::Lie, Probe::LateLie, Probe::Disputed, Probe::Disagree] {
+        assert!(probes.count(probe) > 0, "no round was in the state {probe:?}");
+    }
+}
+
+#[test]
 fn one_seed_says_what_happens() {
     let Some(seed) = number("SOLON_SIM_SEED") else { return };
     let scenario = Scenario::new(seed);

@@ -7,6 +7,7 @@
 mod code;
 mod figures;
 mod floors;
+mod rounded;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,8 +54,13 @@ fn main() -> ExitCode {
     let effort = if arguments.quick { QUICK } else { FULL };
     let machine = Machine::read();
     let mut goals = Vec::new();
-    let tables: [Table; 3] =
-        [code::decode(&effort, &mut goals), code::two_cores(&effort, &mut goals), code::encode(&effort, &mut goals)];
+    let tables: [Table; 5] = [
+        code::decode(&effort, &mut goals),
+        code::two_cores(&effort, &mut goals),
+        code::encode(&effort, &mut goals),
+        rounded::decode(&effort),
+        rounded::encode_rows(&effort),
+    ];
     if let Some(path) = arguments.goals {
         let text = serde_json::to_string_pretty(&goals).expect("goals are plain data");
         if let Err(error) = std::fs::write(&path, text) {

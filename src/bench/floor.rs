@@ -265,9 +265,8 @@ fn serve(side: Side, absent: usize, plan: Plan) -> io::Result<()> {
         let sends = plan.parameters.place(worker).row < plan.parameters.redundancy() - absent;
         peers.push(Peer { flow: Flow::new(stream, &poll, peers.len())?, sends, frame: 0, left: 0 });
     }
-    let up: u64 =
-        (0..plan.layout.chunks()).map(|chunk| (HEADER_BYTES + 4 * plan.layout.chunk(chunk).width) as u64).sum();
-    let up_frame = (HEADER_BYTES + 4 * plan.layout.chunk(0).width) as u64;
+    let frame = |chunk| (HEADER_BYTES + plan.shard_bytes(plan.layout.chunk(chunk).width)) as u64;
+    let (up, up_frame) = ((0..plan.layout.chunks()).map(frame).sum::<u64>(), frame(0));
     let mut frames = Frames::new(plan, Identity::new(JOB, 0).job);
     let (mut events, mut scrap, mut turns) = (Events::with_capacity(256), vec![0; READ_BYTES], 0u64);
     while peers.iter().any(|peer| !peer.flow.over) {

@@ -10,7 +10,7 @@ use super::figures::three_digits;
 use super::rounds::{self, Effort, ratio};
 use super::worker::Target;
 use super::{BenchError, Change, Job, Linger, Trouble, tiny};
-use crate::code::Parameters;
+use crate::code::{Parameters, Precision};
 use crate::daemon::config::Idle;
 
 /// Where enough begins.
@@ -127,7 +127,7 @@ impl fmt::Display for Goals {
 /// The goals' code for `workers` workers: s = 2 and r_c = 1, so that all shards are as large as the gradient.
 fn job(workers: usize, dimension: usize, linger: Linger) -> Result<Job, BenchError> {
     let parameters = Parameters::new(workers / 5, 2, 0, 1)?;
-    Ok(Job { parameters, dimension, chunk_width: 16_384, linger, idle: Idle::Auto })
+    Ok(Job { parameters, dimension, chunk_width: 16_384, precision: Precision::F32, linger, idle: Idle::Auto })
 }
 
 /// What was measured, and what was not.

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::code::{Layout, ParameterError, Parameters};
+use crate::code::{Layout, ParameterError, Parameters, Precision};
 use crate::demo::process::ProcessError;
 use crate::wire::{HEADER_BYTES, REPORT_BYTES};
 
@@ -166,6 +166,8 @@ pub struct Job {
     pub dimension: usize,
     /// Numbers in a shard of one chunk.
     pub chunk_width: usize,
+    /// How the numbers of shards stand on the wire.
+    pub precision: Precision,
     /// How long words wait.
     pub linger: Linger,
     /// What the daemon's cores do while there is nothing to do.
@@ -186,7 +188,8 @@ impl Job {
     /// Bytes that a worker sends in a round, headers included.
     pub fn up_bytes(&self) -> u64 {
         let layout = self.layout();
-        (0..layout.chunks()).map(|chunk| (HEADER_BYTES + 4 * layout.chunk(chunk).width) as u64).sum()
+        let shard = |chunk| self.precision.shard_bytes(layout.chunk(chunk).width);
+        (0..layout.chunks()).map(|chunk| (HEADER_BYTES + shard(chunk)) as u64).sum()
     }
 
     /// Bytes that a worker gets in a round: the update's chunks and the report, headers included.
@@ -211,6 +214,12 @@ impl Job {
                 "{liars} liars and {absent} absent per group, and the code corrects {} together: raise --stragglers or --adversaries",
                 s + e
             );
+            return Err(BenchError::Options(text));
+        }
+        let small = |lie: &Lie| matches!(lie, Lie::Tiny | Lie::One);
+        if liars > 0 && self.precision.is_coarse(self.parameters.compression()) && trouble.lies.iter().any(small) {
+            let text =
+                format!("the lies tiny and one are within the tolerance of {}: take --attack nan,huge", self.precision);
             return Err(BenchError::Options(text));
         }
         if absent > 0 && self.linger == Linger::All {
@@ -242,6 +251,7 @@ impl Job {
             ("job-compression", p.compression().to_string()),
             ("job-dimension", self.dimension.to_string()),
             ("job-scale", scale.to_string()),
+            ("job-precision", self.precision.to_string()),
             ("chunks-width", self.chunk_width.to_string()),
             ("rounds-deadline-ms", DEADLINE_MS.to_string()),
             ("rounds-linger-ms", linger.to_string()),
@@ -262,7 +272,8 @@ mod tests {
 
     fn job(linger: Linger) -> Job {
         let parameters = Parameters::new(3, 2, 1, 2).unwrap();
-        Job { parameters, dimension: 1000, chunk_width: 64, linger, idle: crate::daemon::config::Idle::Auto }
+        let (precision, idle) = (Precision::F32, crate::daemon::config::Idle::Auto);
+        Job { parameters, dimension: 1000, chunk_width: 64, precision, linger, idle }
     }
 
     #[test]
@@ -282,6 +293,9 @@ mod tests {
         let traffic = crate::plan::plan(&input).unwrap().chosen().traffic;
         let job = job(Linger::All);
         assert_eq!((job.up_bytes(), job.down_bytes()), (traffic.upload_per_worker, traffic.download_per_worker));
+        input.precision = Precision::Bf16;
+        let traffic = crate::plan::plan(&input).unwrap().chosen().traffic;
+        assert_eq!(Job { precision: Precision::Bf16, ..job }.up_bytes(), traffic.upload_per_worker);
     }
 
     #[test]

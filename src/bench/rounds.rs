@@ -10,6 +10,7 @@ use super::cluster::{Cluster, Floors, Sample};
 use super::figures::{Cell, Figure, Machine, Table, three_digits};
 use super::worker::Target;
 use super::{BenchError, Job, Linger, Trouble};
+use crate::code::Precision;
 use crate::pipeline::StageName;
 use crate::plan::Code;
 
@@ -107,6 +108,9 @@ pub struct Setting {
     pub dimension: usize,
     /// Numbers in a shard of one chunk.
     pub chunk_width: usize,
+    /// How the numbers of shards stand on the wire.
+    #[serde(default)]
+    pub precision: Precision,
     /// How long words wait.
     pub linger: Linger,
     /// What the daemon's cores do while there is nothing to do.
@@ -127,6 +131,7 @@ impl Setting {
             compression: code.compression,
             dimension: job.dimension,
             chunk_width: job.chunk_width,
+            precision: job.precision,
             linger: job.linger,
             idle: job.idle_word(),
             trouble: trouble.clone(),
@@ -138,6 +143,9 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Setting { workers, redundancy, compression, adversaries, stragglers, dimension, .. } = self;
         write!(f, "P={workers} r={redundancy} r_c={compression} s={adversaries} e={stragglers} d={dimension}")?;
+        if self.precision != Precision::F32 {
+            write!(f, ", {} shards", self.precision)?;
+        }
         match self.linger {
             Linger::All => write!(f, ", waits for all")?,
             Linger::Ms(ms) => write!(f, ", linger {ms} ms")?,

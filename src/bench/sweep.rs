@@ -237,7 +237,14 @@ mod tests {
     fn base() -> Job {
         let parameters = Parameters::new(3, 2, 0, 1).unwrap();
         let idle = crate::daemon::config::Idle::Auto;
-        Job { parameters, dimension: 1_000_000, chunk_width: 16_384, linger: Linger::All, idle }
+        Job {
+            parameters,
+            dimension: 1_000_000,
+            chunk_width: 16_384,
+            precision: crate::code::Precision::F32,
+            linger: Linger::All,
+            idle,
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One worker's side of the protocol, without sockets, clock or threads.
 //!
-//! Gradients are encoded chunk by chunk straight into send slots, as far as credits reach. Chunks of updates land in the
+//! Gradients are encoded chunk by chunk straight into send slots, rounded there if the plan says so, as far as credits reach. Chunks of updates land in the
 //! caller's buffer where there is one, else in a buffer of the session's, one per round of the window: so a worker that still
 //! computes never keeps the daemon from sending.
 
@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::error::{ClientError, JoinError, Lost};
 use super::landing::{Landed, State, Where, places};
 use super::relay::{Buffer, Carry, Down, Relay};
-use crate::code::{Generator, encode};
+use crate::code::{Generator, Precision, encode_rounded};
 use crate::memory::{SharedSlot, Slab};
 use crate::transport::{Connection, Disconnect, Inbound, Landing, LinkFailure, Outbound, Outgoing, memory};
 use crate::wire::{
@@ -50,7 +50,7 @@ pub struct Memory {
 impl Memory {
     /// The memory that a worker of this plan needs.
     pub fn new(plan: &Plan) -> Memory {
-        let shard = HEADER_BYTES + 4 * plan.layout.chunk_width();
+        let shard = HEADER_BYTES + plan.shard_bytes(plan.layout.chunk_width());
         Memory { shards: Slab::new(1, plan.credits as usize, shard, Vec::new()), places: places(plan) }
     }
 }
@@ -215,7 +215,8 @@ impl Session {
     /// queued. What was queued is to be driven before the next call.
     pub fn pump(&mut self, source: Source<'_>, mut tamper: Option<Tamper<'_>>) -> bool {
         let Some(submission) = &mut self.submitting else { return true };
-        let layout = &self.welcome.plan.layout;
+        let plan = &self.welcome.plan;
+        let layout = &plan.layout;
         let (Source::Separate(gradient) | Source::InPlace(gradient)) = source;
         let until = self.sent + SHARDS_PER_TURN;
         while submission.next < layout.chunks() {
@@ -226,11 +227,20 @@ impl Session {
                 }
                 let Some(mut slot) = self.slots.take(0) else { return false };
                 let chunk = layout.chunk(index);
-                let len = HEADER_BYTES + 4 * chunk.width;
-                let shard: &mut [f32] = bytemuck::cast_slice_mut(&mut slot[HEADER_BYTES..len]);
-                encode(&self.generator, self.row, &gradient[chunk.range()], shard);
-                if let Some(tamper) = &mut tamper {
-                    tamper(submission.round, index as u32, shard);
+                let (precision, len) = (plan.precision, HEADER_BYTES + plan.shard_bytes(chunk.width));
+                let shard = &mut slot[HEADER_BYTES..len];
+                encode_rounded(&self.generator, self.row, &gradient[chunk.range()], precision, shard);
+                match &mut tamper {
+                    None => {}
+                    Some(tamper) if precision == Precision::F32 => {
+                        tamper(submission.round, index as u32, bytemuck::cast_slice_mut(shard));
+                    }
+                    Some(tamper) => {
+                        let mut numbers = vec![0.0; chunk.width];
+                        precision.widen(shard, &mut numbers);
+                        tamper(submission.round, index as u32, &mut numbers);
+                        precision.narrow(&numbers, shard);
+                    }
                 }
                 let header = Header {
                     job: self.job,

@@ -13,7 +13,7 @@
 //! **Tolerance.** `tau = relative * sqrt(r K) * scale`, scale = the norm of the (s+1)-th largest row (less the rejected ones):
 //! at most s liars are above it, so they cannot raise it beyond an honest row. Not the median: with a sparse gradient most
 //! raw rows are 0 while parity rows are not. At least s+1 rows of any s+1 + (r_c - 1) present are not 0, so it cannot vanish. A
-//! floor covers numbers so small that either side may flush them to 0.
+//! floor covers numbers so small that either side may flush them to 0, or that 16 bits have no digits for.
 //!
 //! **Blame.** Rows outside A are always erased. They are *named* only if they are in every explanation of the word with at most
 //! s liars (`explain`), so nobody honest can be framed; else they are suspects. With more than s rows outside nothing is
@@ -215,7 +215,8 @@ impl Locator {
         let liars_above = self.adversaries.saturating_sub(rejected.count());
         let scale = if n == 0 { 0.0 } else { norms[liars_above.min(n - 1)] };
         let entries = (self.generator.redundancy() * self.projections) as f64;
-        let flushed = f64::from(f32::MIN_POSITIVE) * self.generator.compression() as f64 * (width as f64).sqrt();
+        let smallest = f64::from(f32::MIN_POSITIVE) * self.generator.compression() as f64 + self.tolerance.absolute;
+        let flushed = smallest * (width as f64).sqrt();
         entries.sqrt() * (self.tolerance.relative * scale + flushed)
     }
 

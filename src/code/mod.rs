@@ -14,6 +14,7 @@ mod linear;
 mod locate;
 mod parameters;
 mod plans;
+mod precision;
 mod projection;
 #[cfg(test)]
 mod properties;
@@ -26,12 +27,13 @@ mod verdict;
 
 pub use berlekamp_welch::BerlekampWelch;
 pub use condition::{Condition, condition};
-pub use encode::{encode, encode_with};
+pub use encode::{encode, encode_rounded, encode_with};
 pub use generator::{Family, Form, Generator, GeneratorError};
 pub use kernels::Kernels;
 pub use layout::{Chunk, Layout};
 pub use locate::Locator;
 pub use parameters::{ParameterError, Parameters, Place};
+pub use precision::Precision;
 pub use projection::{PROJECTIONS_MAX, Projected, Projector};
 pub use recover::Recoverer;
 pub use rows::{ROWS_MAX, Rows};

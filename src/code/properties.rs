@@ -8,6 +8,8 @@ use rand_core::{Rng, SeedableRng};
 
 use super::*;
 
+mod rounded;
+
 const K: usize = 4;
 const SIZES: [(usize, usize); 20] = {
     let (s, c) = ([0, 1, 2, 3, 5], [1, 2, 4, 10]);

@@ -432,6 +432,8 @@ impl Sweep {
         assert!(!self.recovers || out.len() == chunk.len, "the output has the length of the chunk");
         let (c, width) = (self.generator.compression(), chunk.width);
         (self.width, self.counted) = (width, 0);
+        let r = self.generator.redundancy();
+        self.tally.iter().for_each(|&group| self.checker.look_at_norms(group, &shards[group * r..][..r]));
         flushed(|| {
             for (index, start, numbers) in tiles(width) {
                 if numbers < VECTOR {

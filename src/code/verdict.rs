@@ -2,13 +2,29 @@
 
 use std::fmt;
 
-use super::Rows;
+use super::{Parameters, Precision, Rows};
 
 /// How far honest shards may be from a code word: rounding, or replicas whose kernels are not deterministic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
     /// Relative to the scale of the word; see [`Tolerance::default`].
     pub relative: f64,
+    /// Per number of a shard, beside it: what is lost of the smallest numbers.
+    pub absolute: f64,
+    /// Where rounding is coarse: so many liars must not raise the scale of a check. Else a lie that raises it shows anyway.
+    pub liars: Option<usize>,
+}
+
+impl Tolerance {
+    /// Of so much relative to the scale, for shards in this precision.
+    pub fn of(relative: f64, precision: Precision, parameters: &Parameters) -> Tolerance {
+        let coarse = precision.is_coarse(parameters.compression());
+        Tolerance {
+            relative,
+            absolute: precision.absolute_tolerance(parameters.compression()),
+            liars: coarse.then_some(parameters.adversaries()),
+        }
+    }
 }
 
 impl Default for Tolerance {
@@ -16,7 +32,7 @@ impl Default for Tolerance {
     /// (a single number dominating a gradient, at s = 5, r_c = 10); with 6 the worst of 300 thousand
     /// honest words (`examples/code_tables.rs`) came to 0.43.
     fn default() -> Tolerance {
-        Tolerance { relative: 6.0 / f64::from(1 << 24) }
+        Tolerance { relative: Precision::F32.tolerance(1), absolute: 0.0, liars: None }
     }
 }
 

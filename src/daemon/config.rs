@@ -24,7 +24,7 @@ pub use command::{Loaded, Refusal, Request, command, load};
 pub use problem::{Place, Problem};
 pub use render::{example_config, settings_markdown};
 
-use crate::code::{Layout, Parameters, ROWS_MAX};
+use crate::code::{Layout, Parameters, Precision, ROWS_MAX};
 use crate::memory::HugePages;
 pub use crate::pipeline::StageName as Stage;
 use crate::transport::{Transport, rdma};
@@ -83,6 +83,8 @@ pub struct Job {
     pub scale: f32,
     /// The generator matrix.
     pub code: Generator,
+    /// How the numbers of shards stand on the wire.
+    pub precision: Precision,
 }
 
 /// How the gradient is cut.

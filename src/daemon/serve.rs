@@ -116,6 +116,7 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         form,
         generator_digest: generator_digest(&generator),
         layout: config.layout(),
+        precision: config.job.precision,
         window: config.rounds.window as u32,
         credits: config.memory.credits as u32,
         deadline_ms: config.rounds.deadline.as_millis() as u32,
@@ -227,11 +228,14 @@ impl Daemon {
         let first = placement.cores.first().copied().filter(|_| config.cores.pin);
         let slabs = claim_near(first, || Slabs::claim(&job, &bells, config.memory.huge_pages))?;
         let pages = [slabs.shards.pages().to_string(), slabs.updates.pages().to_string()];
+        let wide = slabs.wide.as_ref();
         tracing::info!(
             shards_mib = slabs.shards.region().1 >> 20,
             shards = %pages[0],
             updates_mib = slabs.updates.region().1 >> 20,
             updates = %pages[1],
+            wide_mib = wide.map(|slab| slab.region().1 >> 20),
+            wide = wide.map(|slab| slab.pages().to_string()),
             "memory: all pages touched"
         );
         let mut pipeline = Pipeline::with_slabs(&job, &bells, slabs);

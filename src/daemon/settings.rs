@@ -5,6 +5,7 @@
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
 use super::config::{Check, Generator, Idle, Level, LogFormat, PushWay, Rule};
+use crate::code::Precision;
 use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
 use clap::ValueEnum;
@@ -243,12 +244,24 @@ pub const SETTINGS: &[Setting] = &[
         doc: "All correct the same number of liars; they differ in speed and rounding.",
     },
     Setting {
+        section: "job",
+        key: "precision",
+        kind: Kind::Choice(words::<Precision>),
+        default: DefaultValue::Value("\"f32\""),
+        unit: "",
+        help: "How the numbers of an upload stand on the wire; updates are always f32",
+        doc: "16 bits halve the upload. Rounding is then a lie's cover: with compression above 1 verify.tolerance is 2.3e-2 \
+              (\"bf16\") or 2.9e-3 (\"f16\") unless it is set, times what `solon plan` calls the condition. \"bf16\" has the \
+              range of f32. \"f16\" wants scaled gradients: a chunk with numbers near 65504 makes its round undecodable, and \
+              numbers below 6e-5 lose digits. With compression 1 replicas stay equal bit by bit.",
+    },
+    Setting {
         section: "chunks",
         key: "width",
         kind: Kind::Integer { min: 1, max: 1 << 22 },
         default: DefaultValue::Value("16384"),
         unit: "numbers per shard",
-        help: "Numbers of 4 bytes in a worker's shard of one chunk",
+        help: "Numbers in a worker's shard of one chunk",
         doc: "A chunk is received, checked, decoded and pushed on its own. Wide chunks cost memory and latency, narrow \
               ones cost headers and checks; 64 KiB (16384) keeps a group's shards in the cache.",
     },
@@ -290,7 +303,8 @@ pub const SETTINGS: &[Setting] = &[
         unit: "relative",
         help: "Rounding error that is not held to be a lie, relative to the size of a group's shards",
         doc: "The default is 6 x 2^-24: workers of a group compute bit by bit the same. Raise it if they cannot (GPU \
-              kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen.",
+              kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen. With \
+              16 bits per number and compression above 1 it is 6 x 2^-8 (bf16) or 6 x 2^-11 (f16) by default.",
     },
     Setting {
         section: "verify",
@@ -299,7 +313,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("4"),
         unit: "projections",
         help: "Random projections by which shards that do not agree are told apart",
-        doc: "An error 100 times the tolerance stays unseen with probability 8e-3, 6e-5, 4e-9 at 1, 2, 4 projections.",
+        doc: "An error 100 times the tolerance stays unseen with probability 8e-3, 6e-5, 4e-9 at 1, 2, 4 projections. With \
+              16 bits per number and compression above 1 the default is 8.",
     },
     Setting {
         section: "verify",
@@ -310,7 +325,9 @@ pub const SETTINGS: &[Setting] = &[
         help: "How it is seen that nobody lies",
         doc: "\"random\" looks at two secret combinations of a group's shards: an error 100 times the tolerance stays unseen \
               with probability 6e-5, a large one about once in 1e12. \"full\" looks at all of them and leaves nothing to \
-              chance; it costs (r - r_c) / 2 times as much. With compression 1 the shards' bits are compared in any case.",
+              chance; it costs (r - r_c) / 2 times as much, and is the default with 16 bits per number and compression above 1, where \
+              \"random\" would let a large error pass about once in 1e3. With compression 1 the shards' bits are compared in \
+              any case.",
     },
     Setting {
         section: "listen",
@@ -476,7 +493,7 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("8"),
         unit: "shards per worker",
         help: "Shards that a worker may have in flight",
-        doc: "Costs workers x credits x chunks.width x 4 bytes. Enough to cover the network's round trip: bandwidth x \
+        doc: "Costs workers x credits x chunks.width x 4 bytes (2 with shards of 16 bits). Enough to cover the network's round trip: bandwidth x \
               delay / shard size.",
     },
     Setting {

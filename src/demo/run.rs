@@ -14,7 +14,7 @@ use super::record::{Leg, LegKind, Report, Setting, Step};
 use super::worker::{Message, WorkerStep};
 use super::{DIGITS, Defaults, FASHION};
 use crate::attacks::Attack;
-use crate::code::{ParameterError, Parameters};
+use crate::code::{ParameterError, Parameters, Precision};
 use crate::transport::Transport;
 use crate::transport::rdma::DeviceList;
 
@@ -39,6 +39,8 @@ pub struct Options {
     pub stragglers: Option<usize>,
     /// Each worker uploads 1 / compression of the gradient, r_c.
     pub compression: usize,
+    /// How the numbers of shards stand on the wire, in the leg with Solon.
+    pub precision: Precision,
     /// Honest workers per group that are killed in the middle of the leg with Solon.
     pub kill: usize,
     /// Steps per leg; a default that fits the data if not given.
@@ -189,10 +191,14 @@ impl Demo {
             setting(
                 "code",
                 format!(
-                    "corrects s = {} liars and e = {} absent per group, uploads 1/{} (r_c) of the gradient",
+                    "corrects s = {} liars and e = {} absent per group, uploads 1/{} (r_c) of the gradient{}",
                     p.adversaries(),
                     p.stragglers(),
-                    p.compression()
+                    p.compression(),
+                    match self.options.precision {
+                        Precision::F32 => String::new(),
+                        rounded => format!(" in {rounded}"),
+                    }
                 ),
             ),
             setting("training", format!("{} steps of {} samples, seed {}", self.steps, self.batch, self.options.seed)),
@@ -266,6 +272,9 @@ impl Demo {
             if solon { [p.groups(), p.adversaries(), p.stragglers(), p.compression()] } else { [p.workers(), 0, 0, 1] };
         for (name, count) in ["groups", "adversaries", "stragglers", "compression"].iter().zip(counts) {
             set(&format!("job-{name}"), count.to_string());
+        }
+        if solon {
+            set("job-precision", self.options.precision.to_string());
         }
         // Every word waits for every connected worker: the run is the same, bit by bit, each time, and every lie is seen.
         set("rounds-deadline-ms", DEADLINE_MS.to_string());
@@ -470,6 +479,7 @@ mod tests {
             liars: None,
             stragglers: None,
             compression: 2,
+            precision: Precision::F32,
             kill: 0,
             steps: None,
             seed: 1,

@@ -14,7 +14,7 @@ use super::relay;
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
 use super::{Context, Job, Limits, Progress, Shard, Stage, StageName, ToDecoder, ToPusher, Word, numbers};
-use crate::code::{Agreement, Chunk, Learn, Rows, Sweep, Task, Tolerance, Undecided, recycle};
+use crate::code::{Agreement, Chunk, Learn, Rows, Sweep, Task, Undecided, recycle};
 use crate::memory::{Slab, Slot};
 use crate::wire::{HEADER_BYTES, Header, Kind, Rule, UndecodableReason, seal};
 use judge::{Judge, Memory};
@@ -54,6 +54,8 @@ pub struct Decoder {
     tasks: Vec<Task>,
     used: Vec<Rows>,
     shards: Vec<&'static [f32]>,
+    /// Room for the shards of a chunk as f32, where they come as 16 bits.
+    wide: Vec<Slot>,
     /// Per round of the history: the round that was failed there, and the one whose time was up.
     failed: Vec<u64>,
     expired: Vec<u64>,
@@ -110,20 +112,22 @@ enum State {
 }
 
 impl Decoder {
+    /// `wide` are slots for the numbers of one shard more than a chunk has, or none where they come as f32.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         job: &Arc<Job>,
         lane: usize,
         lanes: usize,
         board: Arc<Board>,
         updates: Slab,
+        mut wide: Vec<Slot>,
         messages: Consumer<ToDecoder>,
         pusher: Producer<ToPusher>,
     ) -> Decoder {
         let limits = Limits::of(&job.plan, job.updates);
         let (groups, layout) = (job.plan.parameters.groups(), &job.plan.layout);
         let gather = |_| Gather { round: 0, chunk: 0, words: vec![None; groups], missing: groups, queued: false };
-        let judge = Judge::new(job, lane, board.clone());
-        let tolerance = Tolerance { relative: job.plan.tolerance };
+        let judge = Judge::new(job, lane, board.clone(), wide.pop());
         let entries = limits.history * groups * layout.chunks().div_ceil(lanes);
         Decoder {
             job: job.clone(),
@@ -133,7 +137,7 @@ impl Decoder {
             updates,
             messages,
             pusher,
-            sweep: Sweep::new(job.generator.clone(), groups, job.verify, tolerance),
+            sweep: Sweep::new(job.generator.clone(), groups, job.verify, job.tolerance()),
             honest: vec![Rows::first(job.plan.parameters.redundancy()); groups],
             held: (0..limits.located_words).map(|_| None).collect(),
             unused: (0..limits.located_words as u32).rev().collect(),
@@ -146,6 +150,7 @@ impl Decoder {
             tasks: Vec::with_capacity(groups),
             used: Vec::with_capacity(groups),
             shards: Vec::with_capacity(job.plan.parameters.workers()),
+            wide,
             failed: vec![u64::MAX; limits.history],
             expired: vec![u64::MAX; limits.history],
             first: job.first_round(),
@@ -409,12 +414,14 @@ impl Decoder {
 
     /// Has the sweep do something with the shards of a chunk, in the order of groups and rows; absent ones are empty.
     fn with_shards<T>(&mut self, index: u32, chunk: &Chunk, work: impl FnOnce(&mut Sweep, &[&[f32]]) -> T) -> T {
-        let Decoder { gathers, held, sweep, job, .. } = self;
-        let r = job.plan.parameters.redundancy();
+        let Decoder { gathers, held, sweep, job, wide, .. } = self;
+        let (r, precision) = (job.plan.parameters.redundancy(), job.plan.precision);
         let mut shards = recycle(std::mem::take(&mut self.shards));
+        let mut rooms = wide.iter_mut();
         for word in gathers[index as usize].words(held).map(|held| &held.word) {
             for slot in &word.shards[..r] {
-                shards.push(slot.as_ref().map_or(&[], |slot| numbers(slot, chunk.width)));
+                let room = rooms.next();
+                shards.push(slot.as_ref().map_or(&[], |slot| numbers(slot, chunk.width, precision, room)));
             }
         }
         let result = work(sweep, &shards);

@@ -1,5 +1,6 @@
 //! Every bound of the pipeline, computed from the plan in one place.
 
+use crate::code::Precision;
 use crate::memory::Slab;
 use crate::wire::{HEADER_BYTES, Plan, REPORT_BYTES};
 
@@ -11,6 +12,8 @@ pub struct Limits {
     pub credits: usize,
     /// Header and longest shard.
     pub shard_slot_bytes: usize,
+    /// A shard's numbers as f32, where they come as 16 bits; else 0.
+    pub wide_slot_bytes: usize,
     /// Update chunks decoded and not yet sent to everybody.
     pub updates: usize,
     /// Reports not yet sent to everybody.
@@ -57,7 +60,8 @@ impl Limits {
         let deadlines = 2 * window;
         Limits {
             credits,
-            shard_slot_bytes: HEADER_BYTES + 4 * width,
+            shard_slot_bytes: HEADER_BYTES + plan.shard_bytes(width),
+            wide_slot_bytes: if plan.precision == Precision::F32 { 0 } else { 4 * width },
             updates,
             reports,
             update_slot_bytes: HEADER_BYTES + (4 * chunk).max(REPORT_BYTES),
@@ -102,6 +106,19 @@ impl Limits {
     /// Bytes of slots for shards, in a job of `workers` workers.
     pub fn shard_bytes(&self, workers: usize) -> usize {
         Slab::bytes(workers, self.credits, self.shard_slot_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Slots for widened shards of each decoder, in a job of `workers` workers: a chunk's, and one for a shard that is looked at alone.
+    pub fn wide_slots(&self, workers: usize) -> usize {
+        if self.wide_slot_bytes == 0 { 0 } else { workers + 1 }
+    }
+
+    /// Bytes of slots for widened shards, of `lanes` decoders.
+    pub fn wide_bytes(&self, workers: usize, lanes: usize) -> usize {
+        match self.wide_slots(workers) {
+            0 => 0,
+            slots => Slab::bytes(lanes, slots, self.wide_slot_bytes).unwrap_or(usize::MAX),
+        }
     }
 
     /// Bytes of slots for updates and reports.

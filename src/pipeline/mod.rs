@@ -40,7 +40,7 @@ pub use receiver::Receiver;
 pub(crate) use ring::ring;
 pub use sabotage::{Bug, plant};
 
-use crate::code::{Generator, ROWS_MAX, Rows, Verify};
+use crate::code::{Generator, Precision, ROWS_MAX, Rows, Tolerance, Verify};
 use crate::memory::{Bell, ClaimError, HugePages, Slab, Slot};
 use crate::transport::{Disconnect, Inbound, LinkFailure, Outbound};
 use crate::wire::{HEADER_BYTES, Plan, Report, Resume, Said, UndecodableReason};
@@ -88,6 +88,11 @@ impl Job {
     /// Time from a round's begin to its end.
     pub fn deadline(&self) -> Duration {
         Duration::from_millis(u64::from(self.plan.deadline_ms))
+    }
+
+    /// How far honest shards may be from a code word.
+    fn tolerance(&self) -> Tolerance {
+        Tolerance::of(self.plan.tolerance, self.plan.precision, &self.plan.parameters)
     }
 
     /// The first round that this daemon can close.
@@ -175,9 +180,13 @@ pub struct Shard {
     slot: Slot,
 }
 
-/// The numbers of a shard of `width`, in the slot that it arrived in.
-fn numbers(slot: &[u8], width: usize) -> &[f32] {
-    bytemuck::cast_slice(&slot[HEADER_BYTES..HEADER_BYTES + 4 * width])
+/// The numbers of a shard of `width`: where they arrived, or if they are 16 bits, in the room for them as f32.
+fn numbers<'a>(slot: &'a [u8], width: usize, precision: Precision, room: Option<&'a mut Slot>) -> &'a [f32] {
+    let bytes = &slot[HEADER_BYTES..HEADER_BYTES + precision.shard_bytes(width)];
+    let Some(room) = room else { return bytemuck::cast_slice(bytes) };
+    let wide: &mut [f32] = bytemuck::cast_slice_mut(&mut room[..4 * width]);
+    precision.widen(bytes, wide);
+    wide
 }
 
 /// The received word of one (round, group, chunk); rows without a shard are erasures.
@@ -378,6 +387,8 @@ pub struct Slabs {
     pub shards: Slab,
     /// Where updates (holder 0) and reports (holder 1) are sent from.
     pub updates: Slab,
+    /// Where shards of 16 bits become f32: each decoder's own. None if they are f32.
+    pub wide: Option<Slab>,
 }
 
 impl Slabs {
@@ -399,7 +410,11 @@ impl Slabs {
         let shards = claim(workers, limits.credits, limits.shard_slot_bytes, vec![bells.receiver.clone()])?;
         let update_bells = bells.decoders.iter().chain([&bells.pusher]).cloned().collect();
         let updates = claim(2, limits.updates, limits.update_slot_bytes, update_bells)?;
-        Ok(Slabs { shards, updates })
+        let wide = match limits.wide_slots(workers) {
+            0 => None,
+            slots => Some(claim(bells.decoders.len(), slots, limits.wide_slot_bytes, vec![])?),
+        };
+        Ok(Slabs { shards, updates, wide })
     }
 }
 
@@ -424,7 +439,7 @@ impl Pipeline {
         let job = Arc::new(job.clone());
         let limits = Limits::of(&job.plan, job.updates);
         let board = Arc::new(Board::new(&job));
-        let Slabs { shards, updates } = slabs;
+        let Slabs { shards, updates, wide } = slabs;
         let events = Arc::new(ArrayQueue::new(limits.events));
 
         let (inbound, admitted_in) = ring(limits.admissions, bells.receiver.clone());
@@ -438,7 +453,8 @@ impl Pipeline {
             let (to_decoder, from_assembler) = ring(limits.words_ring, bells.decoders[lane].clone());
             to_decoders.push(to_decoder);
             let (updates, to_pusher) = (updates.clone(), to_pusher.clone());
-            decoders.push(Decoder::new(&job, lane, lanes, board.clone(), updates, from_assembler, to_pusher));
+            let wide = wide.iter().flat_map(|slab| std::iter::from_fn(|| slab.take(lane))).collect();
+            decoders.push(Decoder::new(&job, lane, lanes, board.clone(), updates, wide, from_assembler, to_pusher));
         }
         let receiver = Receiver::new(&job, board.clone(), shards, admitted_in, to_assembler, hear, events.clone());
         let assembler = Assembler::new(&job, board.clone(), from_receiver, to_decoders);

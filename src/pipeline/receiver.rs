@@ -85,7 +85,7 @@ impl SlotLanding {
         if header.round >= end.saturating_add(u64::from(self.job.plan.window)) && !planted(Bug::AnyRound) {
             return Err(Violation::Round { found: header.round, first, end });
         }
-        let expected = 4 * layout.chunk(header.chunk as usize).width as u32;
+        let expected = self.job.plan.shard_bytes(layout.chunk(header.chunk as usize).width) as u32;
         if header.payload_bytes != expected {
             return Err(Violation::Length { found: header.payload_bytes, expected });
         }
@@ -130,10 +130,11 @@ impl Landing for SlotLanding {
         let mut slots = self.posted.iter_mut();
         let first = slots.next().ok_or(Violation::Credit)?;
         // Most workers send all chunks of a round in their order.
-        let layout = &self.job.plan.layout;
+        let plan = &self.job.plan;
+        let layout = &plan.layout;
         let chunks = header.chunk as usize + 1..layout.chunks();
         for ((place, slot), chunk) in further.iter_mut().zip(slots).zip(chunks) {
-            *place = &mut slot[HEADER_BYTES..HEADER_BYTES + 4 * layout.chunk(chunk).width];
+            *place = &mut slot[HEADER_BYTES..HEADER_BYTES + plan.shard_bytes(layout.chunk(chunk).width)];
         }
         Ok(Some(&mut first[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]))
     }

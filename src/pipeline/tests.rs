@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::client::{Session, Source, generator_digest};
-use crate::code::{Family, Form, Layout, Parameters, Verify};
+use crate::code::{Family, Form, Layout, Parameters, Precision, Verify};
 use crate::transport::{Connection, Disconnect, Flushed, Outbound, Outgoing, memory};
 use crate::wire::{RoundOutcome, Rule, Welcome};
 
@@ -23,6 +23,7 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
         form,
         generator_digest: generator_digest(&generator),
         layout: Layout::new(dimension, parameters.compression(), width),
+        precision: Precision::F32,
         window: 2,
         credits: 3,
         deadline_ms: 1000,
@@ -86,7 +87,8 @@ impl Cluster {
         silent: &[usize],
         liars: &[usize],
     ) -> Vec<Result<(u64, Report), String>> {
-        let r = self.sessions[0].welcome().plan.parameters.redundancy();
+        let Plan { parameters, precision, .. } = self.sessions[0].welcome().plan;
+        let r = parameters.redundancy();
         for (worker, session) in self.sessions.iter_mut().enumerate() {
             if silent.contains(&worker) {
                 session.skip();
@@ -113,7 +115,9 @@ impl Cluster {
                             .collect();
                         let norm = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
                         let off = expected.iter().zip(&update).map(|(x, y)| (x - f64::from(*y)).powi(2)).sum::<f64>();
-                        assert!(off.sqrt() <= 1e-5 * norm, "relative error {}", off.sqrt() / norm);
+                        // What rounding to 16 bits leaves is enlarged a few times.
+                        let allowed = if precision == Precision::F32 { 1e-5 } else { 4.0 * precision.unit_roundoff() };
+                        assert!(off.sqrt() <= allowed * norm, "relative error {}", off.sqrt() / norm);
                     }
                     ended[worker] = Some(result.map_err(|error| error.to_string()));
                 }
@@ -150,6 +154,102 @@ fn every_worker_gets_the_sum_and_the_liars_names() {
             }
         }
     }
+}
+
+/// A job with shards of this precision, verified as solond does by default.
+fn rounded(parameters: Parameters, dimension: usize, width: usize, precision: Precision) -> Job {
+    let mut job = job(parameters, dimension, width);
+    (job.plan.precision, job.plan.tolerance) = (precision, precision.tolerance(parameters.compression()));
+    if precision.is_coarse(parameters.compression()) {
+        (job.verify, job.projections) = (Verify::Full, 8);
+    }
+    job
+}
+
+#[test]
+fn every_precision_corrects_liars_and_absentees_and_names_the_liars() {
+    for precision in Precision::ALL {
+        for (parameters, width) in [((2, 2, 1, 2), 50), ((1, 1, 0, 1), 33), ((1, 2, 0, 4), 7), ((2, 0, 1, 2), 1001)] {
+            let (groups, s, e, c) = parameters;
+            let parameters = Parameters::new(groups, s, e, c).unwrap();
+            let (r, job) = (parameters.redundancy(), rounded(parameters, 1001, width, precision));
+            for lanes in [1, 2] {
+                let mut cluster = Cluster::new(&job, lanes);
+                for round in 0..4 {
+                    let liars: Vec<usize> = (0..groups * s).map(|i| i / s * r + (round + i) % r).collect();
+                    let silent: Vec<usize> = if e > 0 && round % 2 == 1 { vec![(round + s) % r] } else { vec![] };
+                    for result in cluster.round(&gradients(groups, 1001, round as u32), &silent, &liars) {
+                        let (number, report) = result.unwrap();
+                        assert_eq!(number, round as u64);
+                        let named: Vec<usize> = (0..groups * r).filter(|w| report.liars.contains(*w)).collect();
+                        assert!(named.iter().all(|worker| liars.contains(worker)), "{precision} {named:?} {liars:?}");
+                    }
+                }
+                let board = &cluster.pipeline.handle.board;
+                assert!(s == 0 || board.counted(Counter::Lies) > 0, "{precision} {parameters:?}");
+                let up = 1001usize.div_ceil(c) * precision.bytes();
+                let up = (board.counted(Counter::BytesReceived) as usize) < 4 * groups * r * (up + 64 * 200);
+                assert!(up && cluster.pipeline.held() == 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn replicas_of_16_bits_are_exact_whoever_lies_in_their_last_bits() {
+    for precision in [Precision::Bf16, Precision::F16] {
+        let job = rounded(Parameters::new(1, 2, 0, 1).unwrap(), 60, 20, precision);
+        let mut cluster = Cluster::new(&job, 1);
+        let gradient = &gradients(1, 60, 4)[0];
+        for session in &mut cluster.sessions {
+            session.begin().unwrap();
+        }
+        let mut updates = vec![None; 5];
+        for _ in 0..100 {
+            for (worker, session) in cluster.sessions.iter_mut().enumerate() {
+                // The next number there is, and one who is seen by everybody.
+                let mut lie = |_, _, shard: &mut [f32]| match worker {
+                    0 => shard.iter_mut().for_each(|x| *x *= 1.0 + 2.1 * precision.unit_roundoff() as f32),
+                    _ => shard.fill(f32::NAN),
+                };
+                let tamper: Option<crate::client::Tamper<'_>> = (worker < 2).then_some(&mut lie);
+                session.pump(Source::Separate(gradient), tamper);
+                let mut update = vec![0.0; 60];
+                if let Some(result) = session.collect(&mut update) {
+                    result.unwrap();
+                    updates[worker] = Some(update);
+                }
+            }
+            cluster.turn();
+        }
+        let mut halves = vec![0u16; 60];
+        let mut wanted = vec![0.0; 60];
+        precision.narrow(gradient, bytemuck::cast_slice_mut(&mut halves));
+        precision.widen(bytemuck::cast_slice(&halves), &mut wanted);
+        for update in updates {
+            // A mean of equal numbers is rounded to f32.
+            let near = |(found, wanted): (&f32, &f32)| (found - wanted).abs() <= 1e-6 * wanted.abs();
+            assert!(update.expect("it has come").iter().zip(&wanted).all(near), "{precision}");
+        }
+        assert_ne!(&wanted, gradient);
+    }
+}
+
+#[test]
+fn a_gradient_too_large_for_f16_makes_the_round_undecodable_and_nobody_is_named() {
+    let parameters = Parameters::new(1, 2, 0, 2).unwrap();
+    let mut gradient = gradients(1, 100, 1);
+    // Finite in every raw row, and too large in some parity row only.
+    gradient[0][7] = 60_000.0;
+    let mut cluster = Cluster::new(&rounded(parameters, 100, 50, Precision::F16), 1);
+    for result in cluster.round(&gradient, &[], &[]) {
+        let error = result.unwrap_err();
+        assert!(error.contains("shards only 0 are finite and 4 must agree"), "{error}");
+    }
+    assert_eq!(cluster.pipeline.handle.board.counted(Counter::Lies), 0);
+    assert!(cluster.round(&gradients(1, 100, 2), &[], &[5]).iter().all(Result::is_ok));
+    let mut cluster = Cluster::new(&rounded(parameters, 100, 50, Precision::Bf16), 1);
+    assert!(cluster.round(&gradient, &[], &[1]).iter().all(Result::is_ok));
 }
 
 #[test]

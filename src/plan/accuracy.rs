@@ -3,10 +3,7 @@
 use serde::Serialize;
 
 use super::{Effort, PlanInput, refusal};
-use crate::code::{Family, Form, Generator, Parameters, condition};
-
-/// Rounding of a number to f32.
-const UNIT: f64 = 1.0 / (1 << 24) as f64;
+use crate::code::{Family, Form, Generator, Parameters, Precision, condition};
 
 /// How much a code enlarges errors, in the worst case.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -24,7 +21,7 @@ pub struct Conditioning {
 pub struct Accuracy {
     /// How much errors are enlarged.
     pub conditioning: Conditioning,
-    /// What rounding leaves: 2^-24 x `honest`.
+    /// What rounding leaves: `honest` x 2^-24, or with 16 bits 2^-8 (bf16) or 2^-11 (f16).
     pub rounding: f64,
     /// What s liars who stay just below the tolerance can change when every shard is waited for:
     /// tolerance x sqrt(r) x `honest`. The size of the rounding that passes is `tolerance x sqrt(r) x norm of a shard`.
@@ -34,11 +31,11 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    pub(super) fn of(conditioning: Conditioning, redundancy: usize, tolerance: f64) -> Accuracy {
+    pub(super) fn of(conditioning: Conditioning, redundancy: usize, tolerance: f64, precision: Precision) -> Accuracy {
         let passes = tolerance * (redundancy as f64).sqrt();
         Accuracy {
             conditioning,
-            rounding: UNIT * conditioning.honest,
+            rounding: precision.unit_roundoff() * conditioning.honest,
             hidden: passes * conditioning.honest,
             hidden_early: passes * conditioning.least,
         }
@@ -86,8 +83,9 @@ mod tests {
     #[test]
     fn errors_are_products_of_what_causes_and_what_enlarges_them() {
         let conditioning = Conditioning { honest: 3.0, least: 50.0, exhaustive: true };
-        let accuracy = Accuracy::of(conditioning, 16, 1e-6);
+        let accuracy = Accuracy::of(conditioning, 16, 1e-6, Precision::F32);
         assert_eq!(accuracy.rounding, 3.0 / 16_777_216.0);
+        assert_eq!(Accuracy::of(conditioning, 16, 1e-6, Precision::Bf16).rounding, 3.0 / 256.0);
         assert!((accuracy.hidden - 1.2e-5).abs() < 1e-18 && (accuracy.hidden_early - 2e-4).abs() < 1e-17);
     }
 
@@ -97,7 +95,9 @@ mod tests {
         for (s, c, all, early) in [(1, 1, 8e-7, 1e-6), (2, 4, 5e-6, 1e-5), (5, 10, 1e-4, 5e-4)] {
             let parameters = Parameters::new(1, s, 0, c).unwrap();
             let (conditioning, _) = measure(&parameters, Effort::Any).unwrap();
-            let accuracy = Accuracy::of(conditioning, parameters.redundancy(), 6.0 * UNIT);
+            let precision = Precision::F32;
+            let tolerance = precision.tolerance(c);
+            let accuracy = Accuracy::of(conditioning, parameters.redundancy(), tolerance, precision);
             assert!(all < 3.0 * accuracy.hidden, "({s}, {c}): {accuracy:?}");
             assert!(early < 3.0 * accuracy.hidden_early, "({s}, {c}): {accuracy:?}");
         }

@@ -1,6 +1,7 @@
 //! A plan as a configuration file of `solond`.
 
 use super::{PlanInput, PlanReport};
+use crate::code::Precision;
 
 /// Rounds get this many times what their transfers should take before they end undecoded.
 const PATIENCE: f64 = 4.0;
@@ -12,6 +13,9 @@ pub(super) fn of(report: &PlanReport) -> String {
         "[job]\ngroups = {}\nadversaries = {}\nstragglers = {}\ncompression = {}\nworkers = {}\ndimension = {}\n",
         code.groups, code.adversaries, code.stragglers, code.compression, code.workers, input.dimension
     );
+    if input.precision != Precision::F32 {
+        file += &format!("precision = \"{}\"\n", input.precision);
+    }
     if code.groups > 1 {
         file += &format!(
             "# scale = {}  # for the mean of the {} groups instead of their sum\n",
@@ -37,7 +41,8 @@ pub(super) fn of(report: &PlanReport) -> String {
             ("deadline_ms", deadline_ms(report).map(|ms| ms.to_string())),
         ],
     );
-    let tolerance = (input.tolerance != usual.tolerance).then(|| format!("{:e}", input.tolerance));
+    let usually = PlanInput::usual_tolerance(input.precision, input.compression);
+    let tolerance = (input.tolerance != usually).then(|| format!("{:e}", input.tolerance));
     section("verify", &[("tolerance", tolerance)]);
     section(
         "memory",

@@ -5,7 +5,7 @@ use std::fmt;
 use super::quantity::{bytes, grouped};
 use super::refusal::groups;
 use super::{Bottleneck, Choice, Code, PlanInput, PlanReport, RoundTime};
-use crate::code::{Parameters, locates_surely};
+use crate::code::{Parameters, Precision, locates_surely};
 
 /// No line is longer, except those of the configuration.
 const WIDTH: usize = 80;
@@ -149,7 +149,8 @@ fn cost(page: &mut Page, report: &PlanReport) {
 fn chunks(report: &PlanReport) -> String {
     let chunking = &report.chunking;
     let [shard, stripe, cache] =
-        [4 * chunking.width, chunking.stripe_bytes, chunking.cache_bytes].map(|count| bytes(count as f64));
+        [report.input.precision.shard_bytes(chunking.width), chunking.stripe_bytes, chunking.cache_bytes]
+            .map(|count| bytes(count as f64));
     let what = format!(
         "A chunk has {} numbers per shard ({shard}). All its shards and its update are {stripe}:",
         grouped(chunking.width as u64)
@@ -197,28 +198,33 @@ fn memory(page: &mut Page, report: &PlanReport) {
         format!("{half} reports: 2 per round in flight")
     };
     let grouped = |bytes: usize| grouped(bytes as u64);
-    page.table(
-        "<<>",
-        &[
-            vec![
-                "shards".into(),
-                format!(
-                    "{} worker{} x {} B ({} credits)",
-                    code.workers,
-                    plural(code.workers),
-                    grouped(memory.shard_bytes / code.workers),
-                    input.credits
-                ),
-                format!("{} B", grouped(memory.shard_bytes)),
-            ],
-            vec![
-                "updates".into(),
-                format!("2 x {} B ({updates})", grouped(memory.update_bytes / 2)),
-                format!("{} B", grouped(memory.update_bytes)),
-            ],
-            vec!["total".into(), "".into(), bytes(memory.total as f64)],
+    let mut rows = vec![
+        vec![
+            "shards".into(),
+            format!(
+                "{} worker{} x {} B ({} credits)",
+                code.workers,
+                plural(code.workers),
+                grouped(memory.shard_bytes / code.workers),
+                input.credits
+            ),
+            format!("{} B", grouped(memory.shard_bytes)),
         ],
-    );
+        vec![
+            "updates".into(),
+            format!("2 x {} B ({updates})", grouped(memory.update_bytes / 2)),
+            format!("{} B", grouped(memory.update_bytes)),
+        ],
+    ];
+    if memory.wide_bytes > 0 {
+        rows.push(vec![
+            "as f32".into(),
+            "a chunk's shards; again for every further decoder".into(),
+            format!("{} B", grouped(memory.wide_bytes)),
+        ]);
+    }
+    rows.push(vec!["total".into(), "".into(), bytes(memory.total as f64)]);
+    page.table("<<>", &rows);
     let pinned = bytes(memory.pinned as f64);
     page.paragraph(
         "  ",
@@ -227,7 +233,7 @@ fn memory(page: &mut Page, report: &PlanReport) {
 }
 
 fn accuracy(page: &mut Page, report: &PlanReport) {
-    let PlanReport { accuracy, input: PlanInput { tolerance, adversaries, .. }, .. } = report;
+    let PlanReport { accuracy, input: PlanInput { tolerance, precision, adversaries, .. }, .. } = report;
     let conditioning = accuracy.conditioning;
     page.section("Accuracy, relative to the gradient of a group, at worst");
     let looked = if conditioning.exhaustive {
@@ -236,7 +242,9 @@ fn accuracy(page: &mut Page, report: &PlanReport) {
         "20000 sets of honest workers were tried, and all runs of neighbours, the worst ones known"
     };
     page.item("condition", &format!("{}: recovery enlarges errors so much ({looked}).", number(conditioning.honest)));
-    page.item("rounding", &format!("About {:.0e}: condition x 2^-24.", accuracy.rounding));
+    let roundoff = precision.unit_roundoff().log2();
+    let how = if *precision == Precision::F32 { String::new() } else { format!(" (uploads in {precision})") };
+    page.item("rounding", &format!("About {:.0e}: condition x 2^{roundoff}{how}.", accuracy.rounding));
     let early = if accuracy.hidden_early > 2.0 * accuracy.hidden {
         format!(
             " {:.0e} if the bad workers are also the fastest ones, so that chunks are decided with just r_c honest \
@@ -256,8 +264,16 @@ fn accuracy(page: &mut Page, report: &PlanReport) {
     if lies {
         page.item("hidden lies", &hidden);
     }
-    if accuracy.rounding > 1e-3 || lies && accuracy.hidden > 1e-2 {
-        page.item("warning", "This is too inaccurate to be of use: take less compression, or smaller groups.");
+    // Who asks for 16 bits wants their rounding.
+    let too_rough = accuracy.rounding > f64::max(1e-3, 8.0 * precision.unit_roundoff());
+    if too_rough || lies && accuracy.hidden > 1e-2 {
+        let advice = match precision.is_coarse(report.chosen().code.compression) {
+            true => {
+                "Against liars who know the code this is too inaccurate: take f32, or compression 1, where rounding hides nothing."
+            }
+            false => "This is too inaccurate to be of use: take less compression, or smaller groups.",
+        };
+        page.item("warning", advice);
     } else if lies && accuracy.hidden_early > 1e-2 {
         page.item("warning", "Use rounds.linger_ms, or take less compression: fast liars could hide too much.");
     }

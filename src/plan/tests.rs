@@ -330,6 +330,39 @@ fn count(usual: std::ops::Range<usize>) -> impl Strategy<Value = usize> {
     prop_oneof![12 => usual, 1 => any::<usize>(), 1 => Just(0), 1 => Just(usize::MAX)]
 }
 
+#[test]
+fn shards_of_16_bits_halve_the_upload_and_what_they_cost_in_accuracy_and_memory_is_said() {
+    let input = PlanInput { compression: 2, ..PlanInput::new(Size::Groups(2), 1_000_000) };
+    let of = |precision: Precision, compression: usize| {
+        let tolerance = PlanInput::usual_tolerance(precision, compression);
+        quick(&PlanInput { precision, compression, tolerance, ..input }).unwrap()
+    };
+    let [f32, bf16, f16] = Precision::ALL.map(|precision| of(precision, 2));
+    let (headers, upload) = (64 * 31, |report: &PlanReport| report.chosen().traffic.upload_per_worker);
+    assert_eq!(
+        [upload(&f32), upload(&bf16), upload(&f16)],
+        [2_000_000 + headers, 1_000_000 + headers, 1_000_000 + headers]
+    );
+    assert_eq!((f32.memory.wide_bytes, bf16.memory.wide_bytes > 13 * 4 * 16_384), (0, true));
+    assert_eq!(bf16.memory.total, bf16.memory.shard_bytes + bf16.memory.update_bytes + bf16.memory.wide_bytes);
+    assert!((bf16.accuracy.hidden / f32.accuracy.hidden - 65_536.0).abs() < 0.1);
+    assert_eq!(f16.accuracy.rounding / f32.accuracy.rounding, 8192.0);
+    let text = bf16.to_string();
+    for part in
+        ["condition x 2^-8 (uploads in bf16)", "below the tolerance (2.3e-2)", "as f32", "take f32, or compression 1"]
+    {
+        assert!(text.split_whitespace().collect::<Vec<_>>().join(" ").contains(part), "{part}\n{text}");
+    }
+    let alone = of(Precision::Bf16, 1);
+    assert!(!alone.to_string().contains("warning") && alone.accuracy.hidden < 1e-5);
+    // The file means the same job.
+    let arguments = ["solond", "--config", "s.toml"].map(Into::into);
+    let Ok(Request::Serve(loaded)) = load(arguments, [], &|_| Ok(bf16.config.clone())) else {
+        panic!("{}", bf16.config)
+    };
+    assert_eq!((loaded.config.job.precision, loaded.config.verify.tolerance), (Precision::Bf16, 6.0 / 256.0));
+}
+
 prop_compose! {
     fn inputs()(
         size in prop_oneof![count(1..1100).prop_map(Size::Workers), count(1..200).prop_map(Size::Groups)],
@@ -338,10 +371,11 @@ prop_compose! {
         (link, gradient_time) in (prop::option::of(1.0..1e15f64), prop::option::of(1e-9..1e7f64)),
         (chunk_width, credits, updates, window) in (count(1..100_000), count(2..50), count(1..50), count(2..9)),
         tolerance in prop_oneof![4 => Just(1e-6), 1 => any::<f64>()],
+        precision in prop::sample::select(&Precision::ALL),
     ) -> PlanInput {
         PlanInput {
             cache: Some(32 << 20),
-            size, adversaries, stragglers, compression, dimension,
+            size, adversaries, stragglers, compression, dimension, precision,
             link: link.map(|speed| BytesPerSecond::parse(&format!("{speed}B/s")).unwrap()),
             gradient_time: gradient_time.map(|time| Seconds::parse(&format!("{time}s")).unwrap()),
             chunk_width, credits, updates, window, tolerance,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{CHUNKS_MAX, WORKERS_MAX};
-use crate::code::{Family, Form, Layout, ParameterError, Parameters};
+use crate::code::{Family, Form, Layout, ParameterError, Parameters, Precision};
 
 /// Little-endian numbers written one after the other into a fixed buffer.
 pub(super) struct Writer<'a> {
@@ -105,6 +105,8 @@ pub struct Plan {
     pub generator_digest: u64,
     /// The cut of the gradient into chunks.
     pub layout: Layout,
+    /// How the numbers of shards stand on the wire; those of updates are f32.
+    pub precision: Precision,
     /// Rounds that may be in flight at once.
     pub window: u32,
     /// Shards that one worker may have in flight.
@@ -154,7 +156,12 @@ impl Plan {
             Form::Systematic => 0,
             Form::Dense => 1,
         };
-        out.put(&[self.rule.number(), family, form, 0]);
+        let precision = match self.precision {
+            Precision::F32 => 0,
+            Precision::Bf16 => 1,
+            Precision::F16 => 2,
+        };
+        out.put(&[self.rule.number(), family, form, precision]);
         out.put(&self.generator_digest.to_le_bytes());
         out.finish();
         bytes
@@ -202,9 +209,12 @@ impl Plan {
             1 => Form::Dense,
             _ => return Err(PlanError::Range("code form")),
         };
-        if read.u8() != 0 {
-            return Err(PlanError::Range("reserved byte"));
-        }
+        let precision = match read.u8() {
+            0 => Precision::F32,
+            1 => Precision::Bf16,
+            2 => Precision::F16,
+            _ => return Err(PlanError::Range("precision of shards")),
+        };
         if !(tolerance > 0.0 && tolerance < 1.0) {
             return Err(PlanError::Range("tolerance"));
         }
@@ -219,12 +229,18 @@ impl Plan {
             form,
             generator_digest,
             layout,
+            precision,
             window,
             credits,
             deadline_ms,
             tolerance,
             scale,
         })
+    }
+
+    /// Bytes of a shard of `width` numbers, without its header.
+    pub fn shard_bytes(&self, width: usize) -> usize {
+        self.precision.shard_bytes(width)
     }
 
     /// BLAKE3 over the plan's bytes: two peers with the same hash follow the same plan.
@@ -339,6 +355,7 @@ pub(crate) fn sample_plan() -> Plan {
         form: Form::Systematic,
         generator_digest: 77,
         layout: Layout::new(1001, 2, 64),
+        precision: Precision::F32,
         window: 2,
         credits: 4,
         deadline_ms: 1000,
@@ -358,6 +375,13 @@ mod tests {
         assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
         let other = Plan { scale: 0.25, ..plan };
         assert_ne!(plan.hash(), other.hash());
+        for precision in Precision::ALL {
+            let plan = Plan { precision, ..plan };
+            assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
+        }
+        let mut bytes = plan.to_bytes();
+        bytes[PLAN_BYTES - 9] = 3;
+        assert_eq!(Plan::from_bytes(&bytes), Err(PlanError::Range("precision of shards")));
     }
 
     proptest! {

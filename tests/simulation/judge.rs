@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use solon::client::{ClientError, Fault, Lost};
-use solon::code::encode;
+use solon::code::{Precision, encode};
 use solon::pipeline::{Board, Counter, Event};
 use solon::transport::Disconnect;
 use solon::wire::{HEADER_BYTES, Report, RoundOutcome, Rule, UndecodableReason, Violation};
@@ -22,6 +22,8 @@ use crate::tap::Seen;
 /// Keeps the model and compares.
 pub struct Judge {
     scenario: Arc<Scenario>,
+    /// What the scenario says of it.
+    hidden: Option<f64>,
     pub gradients: Rc<Gradients>,
     pub probes: Probes,
     pub failure: Option<Failure>,
@@ -49,6 +51,7 @@ impl Judge {
         Judge {
             gradients: Rc::new(Gradients::new(scenario.seed, plan.parameters.groups(), plan.layout.dimension())),
             scenario: scenario.clone(),
+            hidden: scenario.hidden(),
             probes: Probes::default(),
             failure: None,
             tick: 0,
@@ -188,9 +191,22 @@ impl Judge {
             largest = largest.max(norm(shard.iter().map(|x| f64::from(*x))));
         }
         encode(&job.generator, row, &gradients[group][chunk.range()], &mut shard);
-        let sent = payload.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four")));
+        let mut sent = payload.to_vec();
+        let precision = job.plan.precision;
+        if precision != Precision::F32 {
+            let mut room = vec![0u32; shard.len()];
+            let honest = &mut bytemuck::cast_slice_mut(&mut room)[..payload.len()];
+            precision.narrow(&shard, honest);
+            precision.widen(honest, &mut shard);
+            honest.copy_from_slice(payload);
+            let mut numbers = vec![0f32; shard.len()];
+            precision.widen(honest, &mut numbers);
+            sent = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        }
+        let sent = sent.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().expect("four")));
         let off = norm(sent.zip(&shard).map(|(sent, honest)| f64::from(sent) - f64::from(*honest)));
-        let gross = off.is_nan() || off > 0.2 * largest + 1e-30;
+        let plain = self.hidden.map_or(0.2, |hidden| (3.0 * hidden).max(0.2));
+        let gross = off.is_nan() || off > plain * largest + 1e-30;
         (gross, !gross && off > 0.0)
     }
 
@@ -412,7 +428,17 @@ impl Judge {
             }
             return;
         }
-        let relative = if state.subtle { 1e-3 } else { 1e-5 };
+        let relative = match (self.hidden, scenario.job.plan.precision) {
+            (Some(hidden), _) => hidden,
+            (None, Precision::F32) => {
+                if state.subtle {
+                    1e-3
+                } else {
+                    1e-5
+                }
+            }
+            (None, rounded) => rounded.unit_roundoff(),
+        };
         state.update = Some(update.to_vec());
         update.iter().for_each(|x| {
             self.hash.update(&x.to_bits().to_le_bytes());

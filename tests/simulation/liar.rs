@@ -264,9 +264,15 @@ impl Liar {
         }
     }
 
+    fn frame(&self, view: &View<'_>, header: Header, shard: &[f32]) -> Vec<u8> {
+        let (precision, mut room) = (view.scenario.job.plan.precision, vec![0u32; shard.len()]);
+        let payload = &mut bytemuck::cast_slice_mut(&mut room)[..precision.shard_bytes(shard.len())];
+        precision.narrow(shard, payload);
+        [&header_bytes(header, payload)[..], payload].concat()
+    }
+
     fn put(&mut self, view: &View<'_>, header: Header, shard: &[f32]) {
-        let payload: &[u8] = bytemuck::cast_slice(shard);
-        let frame = [&header_bytes(header, payload)[..], payload].concat();
+        let frame = self.frame(view, header, shard);
         self.raw(view, &frame);
         if self.kept.len() >= 40 {
             self.kept.pop_front();
@@ -370,9 +376,8 @@ impl Liar {
                 (0..=credits).for_each(|_| self.put(view, header, &shard));
             }
             Strategy::CorruptChecksum if self.mood => {
-                let payload: &[u8] = bytemuck::cast_slice(&shard);
-                let mut frame = [&header_bytes(header, payload)[..], payload].concat();
-                let bit = 8 * HEADER_BYTES as u64 + self.dice.below(8 * payload.len() as u64);
+                let mut frame = self.frame(view, header, &shard);
+                let bit = 8 * HEADER_BYTES as u64 + self.dice.below(8 * (frame.len() - HEADER_BYTES) as u64);
                 frame[bit as usize / 8] ^= 1 << (bit % 8);
                 self.raw(view, &frame);
             }
@@ -387,8 +392,7 @@ impl Liar {
                 self.raw(view, &bytes);
             }
             Strategy::HalfFrame if bad => {
-                let payload: &[u8] = bytemuck::cast_slice(&shard);
-                let frame = [&header_bytes(header, payload)[..], payload].concat();
+                let frame = self.frame(view, header, &shard);
                 let cut = self.dice.between(1, frame.len() - 1);
                 self.raw(view, &frame[..cut]);
                 self.next = chunks;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use solon::client::generator_digest;
-use solon::code::{Family, Form, Generator, Layout, Parameters, Tolerance, Verify};
+use solon::code::{
+    Family, Form, Generator, Layout, PROJECTIONS_MAX, Parameters, Precision, Tolerance, Verify, condition,
+};
 use solon::pipeline::Job;
 use solon::transport::faulty::Faults;
 use solon::wire::{Plan, Rule};
@@ -179,6 +181,29 @@ impl Scenario {
         scenario
     }
 
+    /// The same scenario with shards of bf16, verified as solond does when nobody says how.
+    pub fn in_bf16(mut self) -> Scenario {
+        let (plan, precision) = (&mut self.job.plan, Precision::Bf16);
+        let compression = plan.parameters.compression();
+        (plan.precision, plan.tolerance) = (precision, precision.tolerance(compression));
+        if precision.is_coarse(compression) {
+            (self.job.verify, self.job.projections) = (Verify::Full, PROJECTIONS_MAX);
+        }
+        self
+    }
+
+    /// Of a group's gradient: what rounding and lies within the tolerance can change, at worst, where rounding is coarse.
+    pub fn hidden(&self) -> Option<f64> {
+        let Job { plan, generator, .. } = &self.job;
+        let parameters = &plan.parameters;
+        let enlarged = |errors: f64| errors * condition(generator, parameters).worst_information_set;
+        let coarse = plan.precision.is_coarse(parameters.compression());
+        // Chance lets some pass a little more.
+        coarse.then(|| {
+            enlarged(plan.precision.unit_roundoff() + 3.0 * plan.tolerance * (parameters.redundancy() as f64).sqrt())
+        })
+    }
+
     /// The same scenario with other latencies and another number of lanes.
     pub fn in_weather(mut self, weather: u64, lanes: usize) -> Scenario {
         let mut dice = Dice::new(weather, "weather", 0, 0);
@@ -230,6 +255,9 @@ impl Scenario {
             self.restart,
             self.interleave,
         );
+        if self.job.plan.precision != Precision::F32 {
+            text += &format!("  shards of {}\n", self.job.plan.precision);
+        }
         for worker in 0..self.workers() {
             let (role, q) = (self.roles[worker], &self.quality[worker]);
             if role != Role::Honest(Habit::Steady) || self.faults[worker].is_some() || q.base > 2 {
@@ -257,6 +285,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         form,
         generator_digest: generator_digest(&generator),
         layout: Layout::new(dimension, c, width),
+        precision: Precision::F32,
         window: dice.between(2, 3) as u32,
         credits: dice.pick(&[1, 2, 3, 4, 6, 16]),
         deadline_ms: DEADLINE as u32,

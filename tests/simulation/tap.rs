@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use solon::code::Layout;
+use solon::code::Precision;
 use solon::pipeline::Board;
 use solon::transport::{Disconnect, Inbound, Landing};
 use solon::wire::{Header, Kind, Violation};
@@ -31,6 +32,7 @@ pub struct Log {
 /// What a frame must be to land.
 #[derive(Clone)]
 pub struct Rules {
+    pub precision: Precision,
     pub job: u64,
     pub window: u64,
     pub layout: Layout,
@@ -67,7 +69,10 @@ impl Gate<'_> {
             header if header.worker != self.owner => Some("in another worker's name"),
             header if header.chunk as usize >= layout.chunks() => Some("of a chunk that does not exist"),
             header if header.round >= self.rules.board.closed() + self.rules.window => Some("of a future round"),
-            header if room != 4 * width(header.chunk) || room != header.payload_bytes as usize => {
+            header
+                if room != self.rules.precision.shard_bytes(width(header.chunk))
+                    || room != header.payload_bytes as usize =>
+            {
                 Some("not its length")
             }
             _ => None,

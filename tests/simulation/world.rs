@@ -77,6 +77,7 @@ impl Net {
                 Box::new(Faulty::new(daemon.inbound, faults, seed, limits.shard_slot_bytes - HEADER_BYTES));
         }
         let rules = Rules {
+            precision: job.plan.precision,
             job: job.number,
             window: u64::from(job.plan.window),
             layout: job.plan.layout,

@@ -12,7 +12,7 @@ use solon::bench::rounds::{self, Effort};
 use solon::bench::sweep::{self, Axis};
 use solon::bench::worker::WorkerArgs;
 use solon::bench::{BenchError, Change, Job, Lie, Linger, Trouble, floor, tiny, worker};
-use solon::code::Parameters;
+use solon::code::{Parameters, Precision};
 use solon::daemon::config::Idle;
 use solon::daemon::exit::Exit;
 use solon::plan::{PlanInput, Size, parse_count};
@@ -46,6 +46,9 @@ pub struct Arguments {
     /// Numbers in a worker's shard of one chunk
     #[arg(long, value_name = "COUNT", default_value_t = PlanInput::new(Size::Groups(1), 1).chunk_width)]
     chunk_width: usize,
+    /// How the numbers of shards stand on the wire
+    #[arg(long, value_name = "WORD", default_value = "f32")]
+    precision: Precision,
     /// How long a chunk with enough shards waits for the rest: milliseconds, or "all" for every connected worker; 0 is solond's default
     #[arg(long, value_name = "MS", default_value = "all")]
     linger: Linger,
@@ -87,7 +90,7 @@ pub struct Arguments {
         long,
         conflicts_with_all = [
             "compare", "workers", "groups", "dimension", "adversaries", "stragglers", "compression", "chunk_width",
-            "linger", "idle", "liars", "attack", "change", "absent",
+            "precision", "linger", "idle", "liars", "attack", "change", "absent",
         ]
     )]
     goals: bool,
@@ -265,6 +268,13 @@ impl Arguments {
         }
         // A tiny round is about the delay, which waiting for all hides.
         let linger = if self.tiny { Linger::Ms(0) } else { self.linger };
-        Ok(Job { parameters, dimension, chunk_width: self.chunk_width, linger, idle: self.idle })
+        Ok(Job {
+            parameters,
+            dimension,
+            chunk_width: self.chunk_width,
+            precision: self.precision,
+            linger,
+            idle: self.idle,
+        })
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use solon::attacks::Attack;
+use solon::code::Precision;
 use solon::daemon::exit::Exit;
 use solon::demo::run::{Demo, DemoError, Options, Watch};
 use solon::demo::table::{self, Screen};
@@ -40,6 +41,9 @@ pub struct Arguments {
     /// Each worker uploads 1/N of the gradient (r_c)
     #[arg(long, default_value_t = 2, value_name = "N")]
     compression: usize,
+    /// How the numbers of uploads stand on the wire, with Solon
+    #[arg(long, default_value = "f32", value_name = "WORD")]
+    precision: Precision,
     /// Kill so many honest workers per group in the middle of the run with Solon
     #[arg(long, num_args = 0..=1, default_value_t = 0, default_missing_value = "1")]
     kill: usize,
@@ -130,6 +134,7 @@ fn demonstrate(args: &Arguments) -> Result<bool, DemoError> {
         liars: args.liars,
         stragglers: args.stragglers,
         compression: args.compression,
+        precision: args.precision,
         kill: args.kill,
         steps: args.steps,
         seed: args.seed,

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use solon::code::Precision;
 use solon::daemon::exit::Exit;
 use solon::plan::{
     BytesPerSecond, PlanInput, Seconds, Size, is_slow, last_level_cache, parse_count, plan, suggested_width,
@@ -28,6 +29,9 @@ pub struct Arguments {
     /// Factor by which uploads shrink
     #[arg(long, value_name = "FACTOR", default_value_t = usual().compression)]
     compression: usize,
+    /// How the numbers of uploads stand on the wire; updates are always f32
+    #[arg(long, value_name = "WORD", default_value_t = usual().precision)]
+    precision: Precision,
     /// The daemon's link, in each direction: 100Gb/s, 10Gbit, 1.25GB/s
     #[arg(long, value_name = "SPEED", value_parser = BytesPerSecond::parse)]
     link: Option<BytesPerSecond>,
@@ -117,13 +121,14 @@ impl Arguments {
             adversaries: self.adversaries,
             stragglers: self.stragglers,
             compression: self.compression,
+            precision: self.precision,
             link: self.link,
             gradient_time: self.gradient_time,
             chunk_width: width,
             credits: self.credits,
             updates: self.updates,
             window: self.window,
-            tolerance: self.tolerance.unwrap_or(usual().tolerance),
+            tolerance: self.tolerance.unwrap_or_else(|| PlanInput::usual_tolerance(self.precision, self.compression)),
         }
     }
 }

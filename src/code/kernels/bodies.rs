@@ -1,6 +1,7 @@
 //! The loops, once for all processors: what flows in are rows of numbers of one tile, what flows out are their projections and
 //! sums over rows.
 
+pub(super) use super::halves::{highest, narrowed, widened};
 use super::lanes::{COLUMNS_MAX, Lanes};
 use crate::code::Rows;
 

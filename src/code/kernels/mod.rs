@@ -10,6 +10,7 @@
 
 mod bodies;
 mod flush;
+mod halves;
 mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -233,6 +234,21 @@ impl Kernels {
     }
 
     kernel! {
+        /// As in `halves`.
+        fn widened<F16: bool>(from: &[u16], to: &mut [f32])
+    }
+
+    kernel! {
+        /// As in `halves`.
+        fn narrowed<F16: bool>(from: &[f32], to: &mut [u16])
+    }
+
+    kernel! {
+        /// As in `halves`.
+        fn highest<>(numbers: &[f32], most: &mut u32)
+    }
+
+    kernel! {
         /// As in `bodies`.
         fn factors<>(words: *const u32, vectors: usize, to: [*mut f32; 2])
     }
@@ -369,6 +385,34 @@ impl Kernels {
         assert_eq!(from.len(), to.len(), "both have one length");
         // SAFETY: checked above; the place is exclusive.
         unsafe { self.scaled::<ADD>(from.as_ptr(), vectors(to.len()), to.as_mut_ptr(), scale) };
+    }
+
+    /// Writes `from`, f16 or bf16, to `to`.
+    ///
+    /// # Panics
+    /// If they have not one length.
+    pub(super) fn widen<const F16: bool>(self, from: &[u16], to: &mut [f32]) {
+        assert_eq!(from.len(), to.len(), "both have one length");
+        // SAFETY: the kind says what the processor has.
+        unsafe { self.widened::<F16>(from, to) };
+    }
+
+    /// Writes `from` to `to`, f16 or bf16, rounded to the nearest, ties to even.
+    ///
+    /// # Panics
+    /// If they have not one length.
+    pub(super) fn narrow<const F16: bool>(self, from: &[f32], to: &mut [u16]) {
+        assert_eq!(from.len(), to.len(), "both have one length");
+        // SAFETY: the kind says what the processor has.
+        unsafe { self.narrowed::<F16>(from, to) };
+    }
+
+    /// The largest absolute value, or NaN if one of the numbers is.
+    pub(super) fn largest(self, numbers: &[f32]) -> f32 {
+        let mut most = 0;
+        // SAFETY: the kind says what the processor has.
+        unsafe { self.highest(numbers, &mut most) };
+        f32::from_bits(most)
     }
 
     /// Projects a tile of a row in f64; adds to `sums` and `squares`, and clears `finite` if a number is not.

@@ -7,7 +7,8 @@
 //! The squares of the combinations over all columns, each divided by `|H u|^2`, must not exceed `(relative scale)^2` on average.
 //! The scale is the norm of the block, which is about that of a row that mixes all slices; in the dense form the norm of a
 //! row, with a margin. A lie of whatever size, which may raise the scale, passes one combination with a probability of about the
-//! relative tolerance times a small factor, and both of two with its square: about 1e-12. *Full* verification takes every column of
+//! relative tolerance times a small factor, and both of two with its square: about 1e-12. (Where rounding is coarse that is no small
+//! number, nor are all lies of s rows far from code words: there the scale is that of a locator, which a liar cannot raise.) *Full* verification takes every column of
 //! `H` instead of random combinations of them: a lie beyond `sqrt(r - r_c)` times the tolerance never passes.
 //!
 //! With r_c = 1 all shards of a group are the same numbers: their bits are compared, which is full verification, too.
@@ -15,7 +16,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::kernels::{Kernels, Key, RowSums, how};
+use super::super::kernels::{Kernels, Key, RowSums, TILE, VECTOR, how};
 use super::super::{Generator, ROWS_MAX, Rows, SWEEP_PROJECTIONS, Tolerance, Verify};
 
 /// The root mean square of numbers from which on squares of what is within the tolerance are in the range of f32, or do not matter.
@@ -38,6 +39,8 @@ pub(super) struct Tally {
     own: [f64; 8],
     /// All rows had the same bits.
     equal: bool,
+    /// The scale, where it is not taken from these squares.
+    scale: Option<f64>,
 }
 
 /// Checks groups tile by tile.
@@ -47,7 +50,7 @@ pub(super) struct Checker {
     /// Columns of the parity matrix, one after the other.
     parity: Vec<f64>,
     verify: Verify,
-    relative: f64,
+    tolerance: Tolerance,
     repeats: bool,
     /// The rows whose squares give the scale, and by how much their sum is divided.
     scaling: Rows,
@@ -68,12 +71,12 @@ impl Checker {
             Verify::Full => r - c,
             Verify::Random => SWEEP_PROJECTIONS.min(r - c),
         };
-        let tally = Tally { squares: vec![[0.0; 8]; most], own: [0.0; 8], equal: true };
+        let tally = Tally { squares: vec![[0.0; 8]; most], own: [0.0; 8], equal: true, scale: None };
         let mut checker = Checker {
             redundancy: r,
             parity,
             verify,
-            relative: tolerance.relative,
+            tolerance,
             repeats: c == 1 && (0..r).all(|row| generator.row(row) == generator.row(0)),
             scaling: if raw.is_empty() { Rows::first(r) } else { raw },
             divisor: if raw.is_empty() { r as f64 / 2.0 } else { 1.0 },
@@ -154,7 +157,7 @@ impl Checker {
         columns: Range<usize>,
         sums: &mut RowSums<'_>,
     ) {
-        let Tally { squares, own, equal } = &mut self.tallies[group];
+        let Tally { squares, own, equal, .. } = &mut self.tallies[group];
         if self.repeats {
             kernels.compare::<HOW>(rows, columns, own, equal, sums);
             return;
@@ -170,24 +173,43 @@ impl Checker {
         }
     }
 
+    /// Has the scale of a group be that of a locator, if liars must not raise it: the norm of the row that s are larger than.
+    pub fn look_at_norms(&mut self, group: usize, rows: &[&[f32]]) {
+        let Some(liars) = self.tolerance.liars else { return };
+        let mut norms = [0.0; ROWS_MAX];
+        norms.iter_mut().zip(rows).for_each(|(norm, row)| *norm = row.chunks(TILE).map(squares).sum::<f64>().sqrt());
+        let norms = &mut norms[..rows.len()];
+        norms.sort_unstable_by(|a, b| b.total_cmp(a));
+        self.tallies[group].scale = Some(norms[liars]);
+    }
+
     /// What the tiles of a group of `width` columns said.
     pub fn verdict(&self, group: usize, width: usize, counted: usize) -> Checked {
-        let Tally { squares, own, equal } = &self.tallies[group];
+        let Tally { squares, own, equal, scale } = &self.tallies[group];
         let own = own.iter().sum::<f64>();
         if self.repeats {
             let agrees = *equal && own.is_finite();
             return Checked { agrees, ratio: if agrees { 0.0 } else { f64::NAN } };
         }
-        let scale = (own / self.divisor * (width as f64 / counted as f64)).sqrt();
-        let flushed = f64::from(f32::MIN_POSITIVE) * (width as f64).sqrt();
+        let scale = scale.unwrap_or_else(|| (own / self.divisor * (width as f64 / counted as f64)).sqrt());
+        let flushed = (f64::from(f32::MIN_POSITIVE) + self.tolerance.absolute) * (width as f64).sqrt();
         let distances =
             squares.iter().zip(&self.sizes).map(|(squares, size)| squares.iter().sum::<f64>() / (size * size));
         let distance = (distances.sum::<f64>() / squares.len() as f64).sqrt();
-        let ratio = distance / (self.relative * scale + flushed);
+        let ratio = distance / (self.tolerance.relative * scale + flushed);
         // NaN does not agree; nor is anything said of numbers so small that a combination's squares may have been flushed.
         let sizeable = scale >= SQUARES_FROM * (width as f64).sqrt();
         Checked { agrees: ratio <= 1.0 && scale.is_finite() && sizeable, ratio }
     }
+}
+
+/// The sum of squares; infinite or NaN if they leave the range of f32.
+fn squares(tile: &[f32]) -> f64 {
+    let mut sums = [0f32; VECTOR];
+    let parts = tile.chunks_exact(VECTOR);
+    let rest: f32 = parts.remainder().iter().map(|x| x * x).sum();
+    parts.for_each(|part| sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x * x));
+    sums.iter().map(|sum| f64::from(*sum)).sum::<f64>() + f64::from(rest)
 }
 
 /// Makes as many combinations as go side by side; says how many.

@@ -4,10 +4,13 @@ use super::layers::{Entry, Layers};
 use super::problem::{Place, Problem};
 use super::value::Value;
 use super::*;
+use crate::code::PROJECTIONS_MAX;
 
 /// The configuration; `None` if a value is missing, not allowed, or does not fit to the others, all of which is then in
 /// `problems`.
-pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Config> {
+pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<Config> {
+    follow_precision(layers);
+    let layers = &*layers;
     // Each part is built even if another one fails, so that all of them report.
     let job = job(layers, problems);
     let rounds = rounds(layers, problems);
@@ -53,6 +56,17 @@ pub(super) fn build(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Conf
         state: State { directory: layers.optional_path("state.directory")? },
         log: Log { format: layers.choice("log.format")?, level: layers.choice("log.level")? },
     })
+}
+
+/// Where nobody says how shards are verified, their precision does.
+fn follow_precision(layers: &mut Layers) {
+    let Some(compression) = layers.count("job.compression") else { return };
+    let Some(precision) = layers.choice::<Precision>("job.precision") else { return };
+    if precision.is_coarse(compression) {
+        layers.set_default("verify.tolerance", Value::Real(precision.tolerance(compression) as f32));
+        layers.set_default("verify.projections", Value::Integer(PROJECTIONS_MAX as u64));
+        layers.set_default("verify.check", Value::Text("full".into()));
+    }
 }
 
 fn job(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Job> {
@@ -116,6 +130,7 @@ fn job(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Job> {
         dimension: layers.count("job.dimension")?,
         scale: layers.real("job.scale")?,
         code: layers.choice("job.code")?,
+        precision: layers.choice("job.precision")?,
     })
 }
 

@@ -135,7 +135,7 @@ fn resolve(
     if !file.as_ref().is_some_and(|file| file.damaged) && !matches!(text, Some(Err(()))) {
         let locate = |setting: &Setting| file.as_ref().map_or(Place::Default, |file| file.place_of_missing(setting));
         layers.require(locate, path, &mut problems);
-        config = build::build(&layers, &mut problems);
+        config = build::build(&mut layers, &mut problems);
     }
     match config {
         Some(config) if problems.is_empty() => Ok(Loaded { config, warnings, layers }),

@@ -75,6 +75,14 @@ impl Layers {
         }
     }
 
+    /// What holds for a setting if nobody sets it.
+    pub fn set_default(&mut self, name: &str, value: Value) {
+        let entry = self.entries.iter_mut().find(|entry| entry.setting.name() == name);
+        if let Some(entry) = entry.filter(|entry| entry.place == Place::Default) {
+            entry.value = Some(value);
+        }
+    }
+
     /// Lays a flag's text over what holds so far.
     pub fn set_flag(&mut self, setting: &Setting, text: &str, problems: &mut Vec<Problem>) {
         let place = Place::Flag(format!("--{}", setting.flag()));

@@ -119,6 +119,7 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "job.dimension" => ("77", ""),
         "job.scale" => ("-0.25", ""),
         "job.code" => ("\"dense\"", ""),
+        "job.precision" => ("\"bf16\"", ""),
         "chunks.width" | "memory.updates" | "listen.connections_per_second" => ("100", ""),
         "rounds.deadline_ms" | "rounds.linger_ms" | "listen.handshake_ms" | "listen.write_deadline_ms" => ("1_500", ""),
         "verify.check" => ("\"full\"", ""),
@@ -492,4 +493,21 @@ fn help_and_markdown_have_every_setting() {
     assert!(
         page.lines().filter(|line| line.starts_with('|')).all(|line| line.replace("\\|", "").matches('|').count() == 5)
     );
+}
+
+#[test]
+fn what_is_verified_follows_the_precision_of_shards_unless_it_is_set() {
+    let verify = |file: &str| config(&format!("{LEAST}{file}")).verify;
+    let usual = verify("");
+    let coarse = |tolerance| Verify { tolerance, projections: 8, check: Check::Full };
+    assert_eq!(verify("job.precision = \"bf16\"\n"), coarse(6.0 / 256.0));
+    assert_eq!(verify("job.precision = \"f16\"\n"), coarse(6.0 / 2048.0));
+    // Replicas are the same bits.
+    assert_eq!(verify("job.precision = \"bf16\"\njob.compression = 1\n"), usual);
+    let set = "verify.tolerance = 0.1\nverify.projections = 3\nverify.check = \"random\"\n";
+    let wanted = Verify { tolerance: 0.1, projections: 3, check: Check::Random };
+    assert_eq!(verify(&format!("job.precision = \"bf16\"\n{set}")), wanted);
+    assert_eq!(verify("job.precision = \"f16\"\nverify.tolerance = 3.5762787e-7\n").tolerance, usual.tolerance);
+    let text = problem(&format!("{LEAST}job.precision = \"fp8\"\n"));
+    assert!(text.contains("\"f32\" or \"bf16\" or \"f16\"") && text.contains("fp8"), "{text}");
 }

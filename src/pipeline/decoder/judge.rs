@@ -10,8 +10,9 @@ use super::super::sabotage::{Bug, planted};
 use super::super::{Job, Shard, Word, numbers};
 use crate::code::{
     Agreement, Locator, Outcome, Parameters, Place, Projected, Projector, ROWS_MAX, Record, RowVerdict, Rows,
-    SWEEP_PROJECTIONS, Sweep, Tolerance, Undecided,
+    SWEEP_PROJECTIONS, Sweep, Undecided,
 };
+use crate::memory::Slot;
 use crate::wire::UndecodableReason;
 
 /// Judges the words of one lane.
@@ -24,6 +25,10 @@ pub(super) struct Judge {
     exact: Locator,
     projector: Projector,
     projected: [Projected; ROWS_MAX],
+    /// A lie as large as the gradient is only tens of tolerances: two projections of it may seem honest.
+    coarse: bool,
+    /// Room for a shard as f32, where they come as 16 bits.
+    wide: Option<Slot>,
     /// Makes the seeds; keyed with the job's secret.
     secret: ChaCha20Rng,
 }
@@ -61,11 +66,10 @@ fn parameters(job: &Job) -> Parameters {
 }
 
 impl Judge {
-    pub fn new(job: &Arc<Job>, lane: usize, board: Arc<Board>) -> Judge {
+    pub fn new(job: &Arc<Job>, lane: usize, board: Arc<Board>, wide: Option<Slot>) -> Judge {
         let key = lane_key(&job.secret, lane);
-        let tolerance = Tolerance { relative: job.plan.tolerance };
         // The information sets that the locators draw need no key of their own: nobody outside sees which they were.
-        let locator = |k| Locator::new(parameters(job), job.generator.clone(), tolerance, k, key);
+        let locator = |k| Locator::new(parameters(job), job.generator.clone(), job.tolerance(), k, key);
         Judge {
             job: job.clone(),
             board,
@@ -73,6 +77,8 @@ impl Judge {
             exact: locator(job.projections),
             projector: Projector::new(job.plan.layout.chunk_width(), job.projections.max(SWEEP_PROJECTIONS)),
             projected: [Projected::default(); ROWS_MAX],
+            coarse: job.plan.precision.is_coarse(job.plan.parameters.compression()),
+            wide,
             secret: ChaCha20Rng::from_seed(key),
         }
     }
@@ -100,7 +106,7 @@ impl Judge {
         width: usize,
         kept: &mut [f64],
     ) -> Result<(Agreement, Memory), Undecided> {
-        if planted(Bug::SkipFinite) {
+        if self.coarse || planted(Bug::SkipFinite) {
             return self.judge_exactly(word, seed, width, kept);
         }
         let (mut present, mut rejected) = (word.present, Rows::EMPTY);
@@ -112,8 +118,7 @@ impl Judge {
                     self.projector.draw(seed, width);
                     drawn = true;
                 }
-                let slot = word.shards[row].as_ref().expect("a present row has a shard");
-                let Some(exact) = self.projector.project(numbers(slot, width)) else {
+                let Some(exact) = self.project(word, row, width) else {
                     present.remove(row);
                     rejected.insert(row);
                     continue;
@@ -143,8 +148,7 @@ impl Judge {
         self.projector.draw(seed, width);
         let (mut present, mut rejected) = (Rows::EMPTY, Rows::EMPTY);
         for row in word.present.iter() {
-            let slot = word.shards[row].as_ref().expect("a present row has a shard");
-            match self.projector.project(numbers(slot, width)) {
+            match self.project(word, row, width) {
                 Some(projected) => {
                     self.projected[row] = projected;
                     present.insert(row);
@@ -166,6 +170,12 @@ impl Judge {
             }
             Outcome::Undecided(undecided) => Err(undecided),
         }
+    }
+
+    /// Projects a present row on the vectors that were drawn; None if a number is not finite.
+    fn project(&mut self, word: &Word, row: usize, width: usize) -> Option<Projected> {
+        let slot = word.shards[row].as_ref().expect("a present row has a shard");
+        self.projector.project(numbers(slot, width, self.job.plan.precision, self.wide.as_mut()))
     }
 
     /// Why a word is not decided, in the words of the protocol.
@@ -213,7 +223,8 @@ impl Judge {
         }
         let width = self.job.plan.layout.chunk(shard.chunk as usize).width;
         self.projector.draw(&memory.seed, width);
-        let projected = self.projector.project(numbers(&shard.slot, width));
+        let numbers = numbers(&shard.slot, width, self.job.plan.precision, self.wide.as_mut());
+        let projected = self.projector.project(numbers);
         let code = match memory.by {
             By::Sweep => &mut self.quick,
             By::Projector => &mut self.exact,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::fake::{Counts, Device, Fake};
 use super::sabotage::{Bug, plant};
 use super::{Attachment, Fabric, LinkFailure, Memory, Needs, NoRdma, Options};
-use crate::code::{Family, Form, Layout, Parameters};
+use crate::code::{Family, Form, Layout, Parameters, Precision};
 use crate::memory::{Slab, Slot};
 use crate::transport::{Connection, Disconnect, Inbound, Landing, Outbound, Outgoing, memory, tcp};
 use crate::wire::{
@@ -27,6 +27,7 @@ use sides::{DaemonIn, DaemonOut, Shards, Updates, WorkerSide};
 #[derive(Clone, Copy)]
 pub(in crate::transport) struct Shape {
     pub layout: Layout,
+    pub precision: Precision,
     pub credits: usize,
     pub outbound: usize,
     pub window: u32,
@@ -35,7 +36,8 @@ pub(in crate::transport) struct Shape {
 }
 
 pub(in crate::transport) fn usual() -> Shape {
-    Shape { layout: Layout::new(300, 1, 100), credits: 4, outbound: 32, window: 4, sleeps: false, fall_back: true }
+    let (layout, precision) = (Layout::new(300, 1, 100), Precision::F32);
+    Shape { layout, precision, credits: 4, outbound: 32, window: 4, sleeps: false, fall_back: true }
 }
 
 impl Shape {
@@ -47,6 +49,7 @@ impl Shape {
             form: Form::Systematic,
             generator_digest: 0,
             layout: self.layout,
+            precision: self.precision,
             window: self.window,
             credits: self.credits as u32,
             deadline_ms: 1000,
@@ -56,7 +59,7 @@ impl Shape {
     }
 
     fn shard_bytes(&self) -> usize {
-        4 * self.layout.chunk_width()
+        self.plan().shard_bytes(self.layout.chunk_width())
     }
 
     fn chunk_bytes(&self) -> usize {
