@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::code::Precision;
+
 /// Largest relative difference between final weights at which two runs count as the same. Rounding differs with the
 /// order of summation and grows over the steps; a lie that gets through is larger by orders of magnitude.
 pub const SAME_WEIGHTS: f64 = 1e-5;
@@ -19,6 +21,9 @@ pub struct Report {
     pub workers: usize,
     /// Workers per group in the leg with Solon, r.
     pub redundancy: usize,
+    /// How the numbers of shards stood on the wire in that leg; rounding to 16 bits is another rounding.
+    #[serde(default)]
+    pub precision: Precision,
     /// Steps each leg is to take.
     pub steps: u64,
     /// What the liars do, as a name in settings.
@@ -198,11 +203,12 @@ impl Report {
             format!("{workers} workers of that run came by RDMA; the digest of its weights is {digest}: compare with --transport tcp.")
         }));
         let complete = LegKind::ALL.iter().all(|&kind| self.leg(kind).is_some_and(|leg| !leg.steps.is_empty()));
+        let same = SAME_WEIGHTS + if self.precision == Precision::F32 { 0.0 } else { self.precision.unit_roundoff() };
         let passed = complete
             && self.leg(LegKind::HonestMean).is_some_and(|leg| leg.stopped.is_none())
             && solon.is_some_and(|leg| {
                 leg.stopped.is_none()
-                    && leg.weights_difference.is_some_and(|difference| difference <= SAME_WEIGHTS)
+                    && leg.weights_difference.is_some_and(|difference| difference <= same)
                     && leg.named().iter().all(|named| self.liars.contains(&named.worker))
             });
         let undecodable = self.leg(LegKind::AttackedSolon).and_then(|leg| leg.stopped.as_ref());
@@ -312,6 +318,7 @@ pub(super) fn made_up() -> Report {
     });
     let setting = |name: &str, value: &str| Setting { name: name.into(), value: value.into() };
     Report {
+        precision: Precision::F32,
         workers: 12,
         redundancy: 6,
         steps: 120,

@@ -159,6 +159,7 @@ impl Demo {
             // All 10,000 test images of Fashion-MNIST take longer than a step.
             judge: if options.data.is_some() { 10 } else { 1 },
             report: Report {
+                precision: options.precision,
                 workers,
                 redundancy: r,
                 steps,
