@@ -234,6 +234,9 @@ impl Pusher {
         let Some(mut peer) = self.peers[index].take() else { return };
         if let Some(relays) = &mut self.relays {
             relays.left(index);
+            if relays.is_empty() {
+                self.board.set_relays(false);
+            }
         }
         if let Some(registry) = context.registry {
             for descriptor in [peer.outbound.descriptor(), peer.outbound.completions()].into_iter().flatten() {

@@ -192,6 +192,11 @@ impl Relays {
         }
     }
 
+    /// Is nobody told of the relay?
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.iter().all(|member| member.session.is_none())
+    }
+
     /// Workers that were told of the relay.
     pub(super) fn is_member(&self, worker: usize) -> bool {
         self.members[worker].session.is_some()
@@ -224,6 +229,9 @@ impl Relays {
         let ends = [one, other];
         let [Some(_), Some(_)] = ends.map(|end| self.members[end].reach) else { return };
         self.links += 1;
+        // What they had ends with the order, without a word.
+        self.members[one].linked &= !bit(other);
+        self.members[other].linked &= !bit(one);
         let [a, b] = ends.map(|end| self.members[end].session.unwrap_or(0));
         let parts = [self.links, one as u64, a, other as u64, b].map(u64::to_le_bytes);
         let key = *blake3::keyed_hash(&self.link_key, parts.as_flattened()).as_bytes();

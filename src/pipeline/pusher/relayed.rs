@@ -25,7 +25,7 @@ impl Pusher {
         };
         if peer.outbound.send(Outgoing::Short(Short::new(header, &relays.hash_key))).is_ok() {
             relays.joined(index, peer.session);
-            self.board.set_relays();
+            self.board.set_relays(true);
         }
     }
 

@@ -172,6 +172,7 @@ fn whoever_leaves_is_waited_for_no_more_and_blamed_for_nothing_in_its_next_sessi
         relays.left(worker);
     }
     assert_eq!((relays.held(), slab.free(0)), (0, 16));
+    assert!(relays.is_empty());
 }
 
 #[test]
@@ -204,6 +205,10 @@ fn a_link_that_broke_is_ordered_anew_after_a_while_with_another_key() {
     relays.closed(ROUNDS_OFF + 1, |to, order| again.push((to, order)));
     assert_eq!(again.len(), 2, "once");
     assert!(again[0].1.key == again[1].1.key && again[0].1.key != orders[0].1.key);
+    relays.linked(0, 1, 101, true, 9);
+    assert_eq!(relays.choose(9, 3), None, "what the other end had ended with the order");
+    relays.linked(1, 0, 100, true, 9);
+    assert!(relays.choose(9, 3).is_some());
 }
 
 #[test]
