@@ -45,7 +45,7 @@ impl Driver {
     /// Moves what can be moved; if that is nothing, waits for the sockets.
     pub(super) fn turn(&mut self, wait: Option<Duration>, direct: Option<&mut [f32]>) -> Result<(), Lost> {
         let now = Instant::now();
-        let moved = self.session.drive(now, direct)?;
+        let moved = self.session.drive(now, direct).inspect_err(|_| self.mesh.close())?;
         let linked = self.mesh.turn(&mut self.session, self.poll.registry(), now);
         let timer = self.session.timer().into_iter().chain(self.mesh.timer()).min();
         // The kernel counts in milliseconds: rounded down, the last of them would be spent spinning.

@@ -39,6 +39,8 @@ pub(super) struct Mesh {
     listener: Option<TcpListener>,
     /// There may be connections to take.
     accepting: bool,
+    workers: usize,
+    /// Empty, as is the next one, until the daemon wants a relay.
     calls: Vec<Option<Call>>,
     /// Per worker: the link that the daemon has ordered and that is not there yet.
     orders: Vec<Option<(LinkOrder, LinkEnds)>>,
@@ -93,12 +95,19 @@ impl Mesh {
         Mesh {
             listener: None,
             accepting: false,
-            calls: (0..2 * workers + STRANGERS).map(|_| None).collect(),
-            orders: vec![None; workers],
+            workers,
+            calls: Vec::new(),
+            orders: Vec::new(),
             near,
             advertise,
             tried: false,
         }
+    }
+
+    /// The session is over: nobody is listened to or dialled any more.
+    pub(super) fn close(&mut self) {
+        self.listener = None;
+        self.calls.clear();
     }
 
     /// A descriptor is ready.
@@ -125,15 +134,18 @@ impl Mesh {
         self.calls.iter().flatten().map(|call| call.deadline).min()
     }
 
-    /// Does what can be done; `true` if there are new links.
+    /// Does what can be done; `true` if anything changed, or there is more to do.
     pub(super) fn turn(&mut self, session: &mut Session, registry: &Registry, now: Instant) -> bool {
         if !session.relays() {
             return false;
         }
-        if !std::mem::replace(&mut self.tried, true) {
+        let begins = !std::mem::replace(&mut self.tried, true);
+        if begins {
+            self.calls = (0..2 * self.workers + STRANGERS).map(|_| None).collect();
+            self.orders = vec![None; self.workers];
             self.listen(session, registry);
         }
-        let mut made = false;
+        let mut made = begins;
         while let Some((order, ends)) = session.next_link() {
             let peer = order.peer;
             // What there is with this worker is of its last session.
@@ -148,6 +160,7 @@ impl Mesh {
             made = true;
         }
         self.accept(registry, now);
+        made |= self.accepting;
         for at in 0..self.calls.len() {
             made |= self.hear(at, session, registry, now);
         }

@@ -24,8 +24,10 @@ use crate::wire::{
 
 /// Frames taken from one link before the next one has its turn.
 const FRAMES_PER_TURN: usize = 8;
-/// A carrier that brings other chunks has so many times as long for one: then it is late all the same.
+/// A carrier that brings something has so many times as long for one chunk: then it is late all the same.
 const REPAIRS_AT_MOST: u32 = 8;
+/// Or as long as it takes to send a chunk to everybody with so many bytes per second, if that is longer.
+const SLOWEST: f64 = 1e7;
 /// Waits for chunks are looked at so many times in the time that they have.
 const LOOKS: u32 = 8;
 /// A link that takes nothing for so long is given up.
@@ -53,7 +55,7 @@ struct Peer {
     link: Option<Link>,
     /// Chunks that it may still bring although they are fetched or not needed any more.
     surplus: u32,
-    /// When it brought something last.
+    /// When it brought something last, be it a part of a chunk.
     last: Option<Instant>,
 }
 
@@ -84,6 +86,8 @@ pub(super) struct Relay {
     me: u32,
     key: [u8; 32],
     repair: Duration,
+    /// How long a chunk may be under way.
+    longest: Duration,
     slab: Slab,
     /// Slots in it.
     slots: usize,
@@ -169,10 +173,14 @@ struct Across<'a, 'b> {
     surplus: u32,
     /// Something came that has to wait.
     waits: bool,
+    /// A place was asked for, and again, with more of the payload there.
+    asked: bool,
+    moved: bool,
 }
 
 impl Landing for Across<'_, '_> {
     fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
+        self.moved |= std::mem::replace(&mut self.asked, true);
         match judge(&mut self.place, self.notes, header, self.from, self.surplus)? {
             Verdict::Wait => {
                 self.waits = true;
@@ -224,7 +232,9 @@ impl Relay {
         }
         let chunk = 4 * plan.layout.chunk(0).len;
         let notes = plan.window as usize * plan.layout.chunks();
+        let all = Duration::from_secs_f64((workers - 1) as f64 * chunk as f64 / SLOWEST);
         Some(Relay {
+            longest: all.max(REPAIRS_AT_MOST * repair),
             plan,
             epoch: welcome.epoch,
             job,
@@ -456,14 +466,18 @@ impl Relay {
     fn receive(&mut self, peer: u32, landed: &mut Landed, direct: &mut Option<&mut [f32]>, now: Instant) -> bool {
         for taken in 0..FRAMES_PER_TURN {
             let Relay { peers, notes, scrap, .. } = self;
-            let Peer { link, surplus, .. } = &mut peers[peer as usize];
+            let Peer { link, surplus, last, .. } = &mut peers[peer as usize];
             let Some(link) = link.as_mut().filter(|link| link.readable || link.inbound.descriptor().is_none()) else {
                 return taken > 0;
             };
             let place = landed.place_in(direct.as_deref_mut());
-            let mut across = Across { place, notes, scrap, from: peer, surplus: *surplus, waits: false };
+            let (from, surplus) = (peer, *surplus);
+            let mut across = Across { place, notes, scrap, from, surplus, waits: false, asked: false, moved: false };
             match link.inbound.receive(&mut across, now) {
                 Ok(None) => {
+                    if across.moved {
+                        *last = Some(now);
+                    }
                     // A frame that waits is not announced again.
                     link.readable = across.waits;
                     return taken > 0;
@@ -552,7 +566,7 @@ impl Relay {
             let Note::Awaited { carrier, since, .. } = self.notes[self.note(round, chunk)] else { continue };
             let alive = self.peers[carrier as usize].last.map_or(since, |last| last.max(since));
             let (silent, waited) = (now.saturating_duration_since(alive), now.saturating_duration_since(since));
-            if silent >= self.repair || waited >= REPAIRS_AT_MOST * self.repair {
+            if silent >= self.repair || waited >= self.longest {
                 self.fetch(round, chunk, Why::Late);
             }
         }

@@ -278,6 +278,8 @@ impl Session {
         if let Err(lost) = moved {
             self.lost = Some(lost);
             self.inbound.close();
+            // Its links end with it.
+            self.relay = None;
         }
         moved
     }
@@ -384,6 +386,7 @@ impl Session {
                 let why = Lost::Digest { round: number };
                 self.lost = Some(why);
                 self.inbound.close();
+                self.relay = None;
                 return Some(Err(ClientError::AggregatorLost { round: number, why }));
             }
             None => Ok(take(&mut self.landed)),

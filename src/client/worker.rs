@@ -525,7 +525,9 @@ impl Worker {
             // It ends at once; a panic in it was already printed.
             let _ = thread.join();
         }
-        self.shared.driver().session.hang_up();
+        let mut driver = self.shared.driver();
+        driver.session.hang_up();
+        driver.mesh.close();
     }
 }
 

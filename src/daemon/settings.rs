@@ -468,7 +468,7 @@ pub const SETTINGS: &[Setting] = &[
         section: "push",
         key: "way",
         kind: Kind::Choice(words::<PushWay>),
-        default: DefaultValue::Value("\"auto\""),
+        default: DefaultValue::Value("\"direct\""),
         unit: "",
         help: "Whether workers pass updates on to each other",
         doc: "With \"relay\" the daemon sends each chunk of an update to one worker and its hash to the others, so its link carries \

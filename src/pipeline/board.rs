@@ -250,8 +250,8 @@ impl Board {
         self.relays.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_relays(&self) {
-        self.relays.store(true, Ordering::Relaxed);
+    pub(super) fn set_relays(&self, relays: bool) {
+        self.relays.store(relays, Ordering::Relaxed);
     }
 
     /// Words about links and chunks that the pusher has heard of a worker, over all its sessions.

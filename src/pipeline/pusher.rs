@@ -84,6 +84,8 @@ struct Peer {
     stalled: Option<Instant>,
     /// It was told that the daemon stops.
     dismissed: bool,
+    /// The first round of whose digest it has not spoken.
+    digests_from: u64,
 }
 
 #[derive(Clone)]
@@ -192,8 +194,16 @@ impl Pusher {
         // Nothing is for it before it is ready.
         let from = u64::MAX;
         self.board.set_ready_from(index, from);
-        self.peers[index] =
-            Some(Peer { outbound, session, from, granted: 0, writable: true, stalled: None, dismissed: false });
+        self.peers[index] = Some(Peer {
+            outbound,
+            session,
+            from,
+            granted: 0,
+            writable: true,
+            stalled: None,
+            dismissed: false,
+            digests_from: 0,
+        });
     }
 
     /// Tells a worker from which round on it gets every chunk: the first of which no chunk is out, here and in all later ones. Not
@@ -224,6 +234,9 @@ impl Pusher {
         let Some(mut peer) = self.peers[index].take() else { return };
         if let Some(relays) = &mut self.relays {
             relays.left(index);
+            if relays.is_empty() {
+                self.board.set_relays(false);
+            }
         }
         if let Some(registry) = context.registry {
             for descriptor in [peer.outbound.descriptor(), peer.outbound.completions()].into_iter().flatten() {
@@ -317,6 +330,7 @@ impl Pusher {
         let header =
             Header { job: self.job.number, session: self.job.epoch, round: number, ..Header::new(Kind::RoundEnd) };
         seal(header, &mut slot[..HEADER_BYTES + REPORT_BYTES]);
+        self.overtake(number, context);
         self.broadcast(number, &slot.freeze(), HEADER_BYTES + REPORT_BYTES, context);
         self.tell(Event::Closed { round: number, report, duration });
         if failed.is_none() {

@@ -70,10 +70,22 @@ struct Member {
     spare: u32,
 }
 
+/// Until which round something is off, and how often it was.
 #[derive(Clone, Copy, Default)]
 struct Pair {
     until: u64,
     times: u32,
+}
+
+impl Pair {
+    /// Off for a while: twice as long each time, unless it was well for longer than it would be off.
+    fn rest(&mut self, round: u64) {
+        if round > self.until.saturating_add(ROUNDS_OFF << self.times.min(DOUBLINGS)) {
+            self.times = 0;
+        }
+        self.until = round.saturating_add(ROUNDS_OFF << self.times.min(DOUBLINGS));
+        self.times += 1;
+    }
 }
 
 /// A carrier that is not asked any more.
@@ -104,6 +116,9 @@ pub(super) struct Relays {
     liars: u32,
     members: Vec<Member>,
     pairs: Vec<Pair>,
+    /// Workers that answer for nothing, and are sent everything: for how long each, and who is now.
+    silences: Vec<Pair>,
+    silent: Set,
     entries: Vec<Entry>,
     next: usize,
 }
@@ -131,6 +146,8 @@ impl Relays {
             liars: liars as u32,
             members: vec![Member::default(); workers],
             pairs: vec![Pair::default(); workers * workers],
+            silences: vec![Pair::default(); workers],
+            silent: 0,
             entries: Vec::with_capacity(updates),
             next: 0,
         }
@@ -145,6 +162,8 @@ impl Relays {
     /// A session has ended: nobody waits for it, and nothing is held against the next one.
     pub(super) fn left(&mut self, worker: usize) {
         self.members[worker] = Member::default();
+        self.silences[worker] = Pair::default();
+        self.silent &= !bit(worker);
         let workers = self.members.len();
         for other in 0..workers {
             let member = &mut self.members[other];
@@ -171,6 +190,11 @@ impl Relays {
                 self.members[carrier].load -= 1;
             }
         }
+    }
+
+    /// Is nobody told of the relay?
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.iter().all(|member| member.session.is_none())
     }
 
     /// Workers that were told of the relay.
@@ -205,6 +229,9 @@ impl Relays {
         let ends = [one, other];
         let [Some(_), Some(_)] = ends.map(|end| self.members[end].reach) else { return };
         self.links += 1;
+        // What they had ends with the order, without a word.
+        self.members[one].linked &= !bit(other);
+        self.members[other].linked &= !bit(one);
         let [a, b] = ends.map(|end| self.members[end].session.unwrap_or(0));
         let parts = [self.links, one as u64, a, other as u64, b].map(u64::to_le_bytes);
         let key = *blake3::keyed_hash(&self.link_key, parts.as_flattened()).as_bytes();
@@ -231,13 +258,8 @@ impl Relays {
     }
 
     fn rest(&mut self, worker: usize, carrier: usize, round: u64) {
-        let pair = &mut self.pairs[carrier * self.members.len() + worker];
-        // A pair that was well for longer than it would be off begins anew.
-        if round > pair.until.saturating_add(ROUNDS_OFF << pair.times.min(DOUBLINGS)) {
-            pair.times = 0;
-        }
-        pair.until = round.saturating_add(ROUNDS_OFF << pair.times.min(DOUBLINGS));
-        pair.times += 1;
+        let workers = self.members.len();
+        self.pairs[carrier * workers + worker].rest(round);
     }
 
     fn complain(&mut self, worker: usize, carrier: usize, wrong: bool, round: u64) -> Option<Bad> {
@@ -252,7 +274,9 @@ impl Relays {
         }
         let for_ever = member.wrong.count_ones() > liars;
         let off = member.bad_until > round;
-        if member.complained.count_ones() <= liars || off && (member.bad_until == u64::MAX || !for_ever) {
+        // That something is late can be the network's fault: it takes more than for what is wrong.
+        let enough = for_ever || member.complained.count_ones() > 2 * liars;
+        if !enough || off && (member.bad_until == u64::MAX || !for_ever) {
             return None;
         }
         member.bad_until = match for_ever {
@@ -266,6 +290,7 @@ impl Relays {
     /// The next carrier for a chunk that `takers` get, and those to whom it can pass it on.
     pub(super) fn choose(&mut self, round: u64, takers: Set) -> Option<(usize, Set)> {
         let workers = self.members.len();
+        let takers = takers & !self.silent;
         let targets = |carrier: usize| {
             let Member { linked, complained, bad_until, load, .. } = self.members[carrier];
             if takers & bit(carrier) == 0 || bad_until > round || load >= self.carried {
@@ -342,13 +367,38 @@ impl Relays {
         Ok(Some(Fetched { slot, len, bad }))
     }
 
-    /// Ends the wait for chunks that are older than `limit`: gives each with a worker that still waits for it.
-    pub(super) fn give_up(&mut self, now: Instant, limit: Duration, mut send: impl FnMut(usize, SharedSlot, usize)) {
+    /// Ends the wait for chunks that are older than `limit`: gives each with a worker that still waits for it. That worker is sent
+    /// everything for a while, or it would hold up every chunk anew.
+    pub(super) fn give_up(
+        &mut self,
+        now: Instant,
+        limit: Duration,
+        round: u64,
+        mut send: impl FnMut(usize, SharedSlot, usize),
+    ) {
         for at in (0..self.entries.len()).rev() {
             if now.saturating_duration_since(self.entries[at].since) < limit {
                 continue;
             }
+            for worker in each(self.entries[at].waiting & !self.silent) {
+                self.silences[worker].rest(round);
+                self.silent |= bit(worker);
+            }
             self.serve(at, &mut send);
+        }
+    }
+
+    /// Does somebody wait for a chunk of a round that may have to be collected before `round` has a place?
+    pub(super) fn is_overtaken(&self, round: u64, window: u64) -> bool {
+        self.entries.iter().any(|entry| entry.round + window <= round)
+    }
+
+    /// Ends the wait for all such chunks.
+    pub(super) fn overtake(&mut self, round: u64, window: u64, mut send: impl FnMut(usize, SharedSlot, usize)) {
+        for at in (0..self.entries.len()).rev() {
+            if self.entries[at].round + window <= round {
+                self.serve(at, &mut send);
+            }
         }
     }
 
@@ -386,6 +436,11 @@ impl Relays {
     /// A round has ended: pairs whose time is over are asked again, and linked again if they are apart.
     pub(super) fn closed(&mut self, round: u64, mut order: impl FnMut(usize, LinkOrder)) {
         let workers = self.members.len();
+        for worker in each(self.silent) {
+            if self.silences[worker].until <= round {
+                self.silent &= !bit(worker);
+            }
+        }
         for carrier in 0..workers {
             let Member { complained, apart, .. } = self.members[carrier];
             for worker in each(complained | apart) {

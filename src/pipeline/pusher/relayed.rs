@@ -25,7 +25,7 @@ impl Pusher {
         };
         if peer.outbound.send(Outgoing::Short(Short::new(header, &relays.hash_key))).is_ok() {
             relays.joined(index, peer.session);
-            self.board.set_relays();
+            self.board.set_relays(true);
         }
     }
 
@@ -33,6 +33,7 @@ impl Pusher {
     pub(super) fn send_chunk(&mut self, message: ToPusher, context: &Context<'_>) {
         let ToPusher::Update { round, chunk, hash, slot, len, .. } = message else { return };
         let slot = slot.freeze();
+        self.overtake(round, context);
         let takers = self.peers.iter().enumerate().filter(|(_, peer)| peer.as_ref().is_some_and(|it| it.from <= round));
         let count = takers.clone().count();
         let mut carried = None;
@@ -101,6 +102,12 @@ impl Pusher {
         let (first, workers) = (self.first, self.peers.len());
         if let Said::Digest { round, digest } = said {
             let at = (round % self.digests.len() as u64) as usize;
+            // One of each closed round: what a worker says is bounded.
+            let Some(peer) = &mut self.peers[index] else { return Ok(()) };
+            if round < peer.digests_from || round >= first {
+                return Err(Violation::Round { found: round, first: peer.digests_from, end: first });
+            }
+            peer.digests_from = round + 1;
             if self.digests[at].0 == round && self.digests[at].1 != digest {
                 self.board.count(Counter::DigestMismatches, 1);
                 self.tell(Event::OtherDigest { worker: index as u32, round });
@@ -182,7 +189,19 @@ impl Pusher {
     /// Sends chunks to those who did not say for too long that they have them: from then on they are workers that take, or do not
     /// take, what is sent to them. Sooner where slots are short.
     pub(super) fn give_up(&mut self, limit: Duration, context: &Context<'_>) -> bool {
-        self.serve_waiting(context, |relays, send| relays.give_up(context.now, limit, send))
+        let first = self.first;
+        self.serve_waiting(context, |relays, send| relays.give_up(context.now, limit, first, send))
+    }
+
+    /// Before anything of `round` is queued, everybody has been sent all of the rounds whose place it takes: a worker stops reading at
+    /// what has no place yet, and would not see what is sent to it behind that.
+    pub(super) fn overtake(&mut self, round: u64, context: &Context<'_>) {
+        let window = self.rounds.len() as u64;
+        if self.relays.as_ref().is_some_and(|relays| relays.is_overtaken(round, window)) {
+            // The answers may have come.
+            self.listen(context);
+            self.serve_waiting(context, |relays, send| relays.overtake(round, window, send));
+        }
     }
 
     /// Sends chunks to workers that did not ask for them, as `of` gives both; `true` if there are any.

@@ -436,6 +436,49 @@ fn a_worker_that_takes_nothing_for_long_is_served_as_without_a_relay_and_holds_n
 }
 
 #[test]
+fn a_carrier_that_withholds_chunks_from_one_does_not_stop_it_while_the_others_run_ahead() {
+    const ROUNDS: u32 = 12;
+    let mut job = relayed(Parameters::new(1, 1, 1, 4).unwrap(), true);
+    // The others need not wait for the slots of a few rounds, nor for the shards of the one that gets too little.
+    job.updates = 80;
+    let mut mesh = Mesh::new(job);
+    mesh.settle();
+    mesh.cluster.sessions[3].set_carry(Box::new(|_, peer, _| usize::from(peer != 0)));
+    let workers = mesh.workers();
+    let gradients: Vec<_> = (0..ROUNDS).map(|round| gradients(1, D, round)).collect();
+    let (mut begun, mut done, mut update) = (vec![0; workers], vec![0; workers], vec![0.0; D]);
+    let mut updates: Vec<Vec<u32>> = Vec::new();
+    let (until, mut ahead) = (mesh.cluster.now + mesh.job.write_deadline, 0);
+    while done.iter().any(|done| *done < ROUNDS as usize) {
+        for worker in 0..workers {
+            let session = &mut mesh.cluster.sessions[worker];
+            if worker != 0 && done[worker] < ROUNDS as usize {
+                if begun[worker] == done[worker] {
+                    session.begin().unwrap();
+                    begun[worker] += 1;
+                }
+                session.pump(Source::Separate(&gradients[done[worker]][0]), None);
+            }
+            while let Some(ended) = session.collect(&mut update) {
+                ended.unwrap();
+                let bits: Vec<u32> = update.iter().map(|x| x.to_bits()).collect();
+                match updates.get(done[worker]) {
+                    Some(update) => assert!(bits == *update, "worker {worker}"),
+                    None => updates.push(bits),
+                }
+                done[worker] += 1;
+            }
+        }
+        ahead = ahead.max(done[1] - done[0]);
+        mesh.turn();
+        assert!(mesh.cluster.now < until, "{done:?}");
+    }
+    assert!(ahead >= mesh.job.plan.window as usize, "the others were ahead: {ahead}");
+    assert_eq!(mesh.counted(Counter::NotReading) + mesh.counted(Counter::Violations), 0);
+    assert!(mesh.bad.is_empty(), "{:?}", mesh.bad);
+}
+
+#[test]
 fn a_worker_that_answers_for_what_it_was_not_asked_is_shown_the_door() {
     for kind in [crate::wire::Kind::Have, crate::wire::Kind::Fetch, crate::wire::Kind::Linked] {
         let mut mesh = Mesh::new(relayed(parameters(1), true));
@@ -472,6 +515,28 @@ fn a_worker_with_another_update_than_was_pushed_is_an_alarm() {
     assert!(outbound.send(Outgoing::Control(header_bytes(header, &[]))).is_ok());
     mesh.settle();
     assert_eq!(mesh.counted(Counter::DigestMismatches), 1);
+}
+
+#[test]
+fn a_worker_that_speaks_of_a_digest_twice_or_too_early_is_shown_the_door() {
+    for rounds in [[0, 0], [0, 1], [1, 0]] {
+        let mut mesh = Mesh::new(relayed(parameters(1), true));
+        mesh.round(0);
+        if rounds[0] > 0 {
+            mesh.round(1);
+        }
+        let (here, there) = memory::pair(64);
+        assert!(mesh.cluster.pipeline.handle.admit(1, 2900, here));
+        mesh.gone.insert(1);
+        let mut outbound = there.outbound;
+        for round in rounds {
+            let kind = crate::wire::Kind::Digest;
+            let header = Header { job: mesh.job.number, session: 2900, worker: 1, round, ..Header::new(kind) };
+            assert!(outbound.send(Outgoing::Control(header_bytes(header, &[]))).is_ok());
+        }
+        mesh.settle();
+        assert_eq!(mesh.counted(Counter::Violations), 1, "{rounds:?}");
+    }
 }
 
 #[test]
