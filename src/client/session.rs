@@ -1,8 +1,8 @@
 //! One worker's side of the protocol, without sockets, clock or threads.
 //!
-//! Gradients are encoded chunk by chunk straight into send slots, rounded there if the plan says so, as far as credits reach. Chunks of updates land in the
-//! caller's buffer where there is one, else in a buffer of the session's, one per round of the window: so a worker that still
-//! computes never keeps the daemon from sending.
+//! Gradients are encoded chunk by chunk straight into send slots, rounded there if the plan says so, as far as credits reach.
+//! Chunks of updates land in the caller's buffer where there is one, else in a buffer of the session's, one per round of the
+//! window: so a worker that still computes never keeps the daemon from sending.
 
 use std::net::IpAddr;
 use std::time::Instant;

@@ -29,8 +29,9 @@ pub fn encode_with(kernels: Kernels, generator: &Generator, row: usize, block: &
 
 /// [`encode`] to the bytes that are sent: in f32, then rounded to `precision`. Replicas are the same bits in every precision.
 ///
-/// Where a shard of this chunk may be too large for it, be it that of another row, all numbers are infinite: the chunk cannot be
-/// decoded then, and nobody seems to lie.
+/// Where a shard of this chunk may be too large for it, be it that of another row, all numbers are infinite: if every replica has
+/// the same block, the chunk cannot be decoded then, and nobody seems to lie. Replicas that differ by rounding may be on both sides
+/// of the threshold: then those that overflowed seem to lie, and can be named.
 ///
 /// # Panics
 /// If there is no such row, or the bytes are not as many, or do not lie as numbers do.

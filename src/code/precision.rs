@@ -83,8 +83,13 @@ impl Precision {
         ROUNDINGS * finest.unit_roundoff()
     }
 
-    /// What is allowed per number beside the relative tolerance.
-    pub(super) fn absolute_tolerance(self, compression: usize) -> f64 {
+    /// The least relative tolerance that is of use: below it honest rounding would look like lies. 0 where shards are not coarse.
+    pub fn least_tolerance(self, compression: usize) -> f64 {
+        if self.is_coarse(compression) { 2.0 * self.unit_roundoff() } else { 0.0 }
+    }
+
+    /// What is allowed per number beside the relative tolerance: `solon plan` says what that hides.
+    pub fn absolute_tolerance(self, compression: usize) -> f64 {
         if self.is_coarse(compression) { ROUNDINGS * self.smallest_error() } else { 0.0 }
     }
 
@@ -120,8 +125,8 @@ impl Precision {
         }
     }
 
-    /// May a shard of `block` hold a number that is too large, be it in another row? Every worker of a group must say the same, or
-    /// those whose row is too large would seem to lie.
+    /// May a shard of `block` hold a number that is too large, be it in another row? Workers of the same bits all say the same; if
+    /// only some did, those would seem to lie.
     pub(super) fn may_overflow(self, kernels: Kernels, generator: &Generator, block: &[f32]) -> bool {
         if self != Precision::F16 {
             return false;

@@ -253,7 +253,8 @@ pub const SETTINGS: &[Setting] = &[
         doc: "16 bits halve the upload. Rounding is then a lie's cover: with compression above 1 verify.tolerance is 2.3e-2 \
               (\"bf16\") or 2.9e-3 (\"f16\") unless it is set, times what `solon plan` calls the condition. \"bf16\" has the \
               range of f32. \"f16\" wants scaled gradients: a chunk with numbers near 65504 makes its round undecodable, and \
-              numbers below 6e-5 lose digits. With compression 1 replicas stay equal bit by bit.",
+              numbers below 6e-5 lose digits, which hides lies of 1.8e-7 / rms of the gradient beside the tolerance: scale until \
+              the root mean square is well above 1e-4. With compression 1 replicas stay equal bit by bit.",
     },
     Setting {
         section: "chunks",
@@ -304,7 +305,8 @@ pub const SETTINGS: &[Setting] = &[
         help: "Rounding error that is not held to be a lie, relative to the size of a group's shards",
         doc: "The default is 6 x 2^-24: workers of a group compute bit by bit the same. Raise it if they cannot (GPU \
               kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen. With \
-              16 bits per number and compression above 1 it is 6 x 2^-8 (bf16) or 6 x 2^-11 (f16) by default.",
+              16 bits per number and compression above 1 it is 6 x 2^-8 (bf16) or 6 x 2^-11 (f16) by default, and at \
+              least a third of that.",
     },
     Setting {
         section: "verify",
@@ -325,8 +327,8 @@ pub const SETTINGS: &[Setting] = &[
         help: "How it is seen that nobody lies",
         doc: "\"random\" looks at two secret combinations of a group's shards: an error 100 times the tolerance stays unseen \
               with probability 6e-5, a large one about once in 1e12. \"full\" looks at all of them and leaves nothing to \
-              chance; it costs (r - r_c) / 2 times as much, and is the default with 16 bits per number and compression above 1, where \
-              \"random\" would let a large error pass about once in 1e3. With compression 1 the shards' bits are compared in \
+              chance; it costs (r - r_c) / 2 times as much, and is the default with 16 bits per number and compression above \
+              1, where \"random\" would let a large error pass about once in 1e3. With compression 1 the shards' bits are compared in \
               any case.",
     },
     Setting {
@@ -493,8 +495,8 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("8"),
         unit: "shards per worker",
         help: "Shards that a worker may have in flight",
-        doc: "Costs workers x credits x chunks.width x 4 bytes (2 with shards of 16 bits). Enough to cover the network's round trip: bandwidth x \
-              delay / shard size.",
+        doc: "Costs workers x credits x chunks.width x 4 bytes (2 with shards of 16 bits). Enough to cover the network's \
+              round trip: bandwidth x delay / shard size.",
     },
     Setting {
         section: "memory",
@@ -524,7 +526,8 @@ pub const SETTINGS: &[Setting] = &[
         unit: "",
         help: "The stages that each core runs",
         doc: "One array per core, such as [[\"receive\", \"assemble\"], [\"decode\"], [\"push\"]]. receive, assemble \
-              and push stand exactly once; decode once or, to run on several cores, once on each of them. \"auto\" chooses by the number of cores.",
+              and push stand exactly once; decode once or, to run on several cores, once on each of them. \"auto\" \
+              chooses by the number of cores.",
     },
     Setting {
         section: "cores",
@@ -542,8 +545,9 @@ pub const SETTINGS: &[Setting] = &[
         default: DefaultValue::Value("\"auto\""),
         unit: "",
         help: "What a core does while there is nothing to do",
-        doc: "\"park\": the core sleeps until something comes; \"adaptive\" looks again for 50 us before; \"auto\" is the latter where there \
-              are more cores than two and than the map has. Spinning takes all of its cores, and with few it starves the work it waits for.",
+        doc: "\"park\": the core sleeps until something comes; \"adaptive\" looks again for 50 us before; \"auto\" is the latter where \
+              there are more cores than two and than the map has. Spinning takes all of its cores, and with few it starves the \
+              work it waits for.",
     },
     Setting {
         section: "state",

@@ -183,10 +183,15 @@ pub struct Shard {
 /// The numbers of a shard of `width`: where they arrived, or if they are 16 bits, in the room for them as f32.
 fn numbers<'a>(slot: &'a [u8], width: usize, precision: Precision, room: Option<&'a mut Slot>) -> &'a [f32] {
     let bytes = &slot[HEADER_BYTES..HEADER_BYTES + precision.shard_bytes(width)];
-    let Some(room) = room else { return bytemuck::cast_slice(bytes) };
-    let wide: &mut [f32] = bytemuck::cast_slice_mut(&mut room[..4 * width]);
-    precision.widen(bytes, wide);
-    wide
+    match precision {
+        Precision::F32 => bytemuck::cast_slice(bytes),
+        Precision::Bf16 | Precision::F16 => {
+            let room = room.expect("there is room where shards are 16 bits");
+            let wide: &mut [f32] = bytemuck::cast_slice_mut(&mut room[..4 * width]);
+            precision.widen(bytes, wide);
+            wide
+        }
+    }
 }
 
 /// The received word of one (round, group, chunk); rows without a shard are erasures.

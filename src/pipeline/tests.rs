@@ -196,7 +196,7 @@ fn every_precision_corrects_liars_and_absentees_and_names_the_liars() {
 }
 
 #[test]
-fn replicas_of_16_bits_are_exact_whoever_lies_in_their_last_bits() {
+fn replicas_of_16_bits_are_right_to_f32_whoever_lies_in_their_last_bits() {
     for precision in [Precision::Bf16, Precision::F16] {
         let job = rounded(Parameters::new(1, 2, 0, 1).unwrap(), 60, 20, precision);
         let mut cluster = Cluster::new(&job, 1);

@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use crate::code::Precision;
+
 /// No wider: 64 KiB per shard are enough for the wire and for the kernels.
 const WIDEST: usize = 16_384;
 /// No narrower: headers, messages and the small solve of a chunk would cost more than its numbers.
@@ -15,7 +17,7 @@ const CACHE_BYTES: usize = 32 << 20;
 pub struct Chunking {
     /// Numbers in a shard of a whole chunk.
     pub width: usize,
-    /// Bytes of all shards of a chunk, and of its update.
+    /// Bytes of all shards of a chunk, as they come and as f32, and of its update.
     pub stripe_bytes: usize,
     /// Last-level cache of the node that decodes.
     pub cache_bytes: usize,
@@ -23,17 +25,26 @@ pub struct Chunking {
     pub suggested: Option<usize>,
 }
 
-fn stripe_bytes(width: usize, workers: usize, compression: usize) -> usize {
-    4 * width * (workers + compression)
+fn stripe_bytes(width: usize, workers: usize, compression: usize, precision: Precision) -> usize {
+    // Shards of 16 bits are there twice: in their slots and widened.
+    let widened = if precision == Precision::F32 { 0 } else { 4 * width };
+    workers * (precision.shard_bytes(width) + widened) + 4 * width * compression
 }
 
 impl Chunking {
     /// For chunks of `width`, in a job of so many workers; `cache_bytes` as [`last_level_cache`] says, if it is not known.
-    pub fn new(width: usize, workers: usize, compression: usize, cache_bytes: Option<usize>) -> Chunking {
+    pub fn new(
+        width: usize,
+        workers: usize,
+        compression: usize,
+        precision: Precision,
+        cache_bytes: Option<usize>,
+    ) -> Chunking {
         let cache_bytes = cache_bytes.unwrap_or(CACHE_BYTES);
-        let best = suggested_width(workers, compression, cache_bytes);
-        let suggested = Some(best).filter(|width| fits(*width, workers, compression, cache_bytes));
-        Chunking { width, stripe_bytes: stripe_bytes(width, workers, compression), cache_bytes, suggested }
+        let best = suggested_width(workers, compression, precision, cache_bytes);
+        let suggested = Some(best).filter(|width| fits(*width, workers, compression, precision, cache_bytes));
+        let stripe_bytes = stripe_bytes(width, workers, compression, precision);
+        Chunking { width, stripe_bytes, cache_bytes, suggested }
     }
 
     /// Do shards and update of a chunk fit into half of the cache?
@@ -42,14 +53,14 @@ impl Chunking {
     }
 }
 
-fn fits(width: usize, workers: usize, compression: usize, cache_bytes: usize) -> bool {
-    stripe_bytes(width, workers, compression) <= cache_bytes / 2
+fn fits(width: usize, workers: usize, compression: usize, precision: Precision, cache_bytes: usize) -> bool {
+    stripe_bytes(width, workers, compression, precision) <= cache_bytes / 2
 }
 
 /// The widest power of two whose stripe fits into half of the cache.
-pub fn suggested_width(workers: usize, compression: usize, cache_bytes: usize) -> usize {
+pub fn suggested_width(workers: usize, compression: usize, precision: Precision, cache_bytes: usize) -> usize {
     let mut width = WIDEST;
-    while width > NARROWEST && !fits(width, workers, compression, cache_bytes) {
+    while width > NARROWEST && !fits(width, workers, compression, precision, cache_bytes) {
         width /= 2;
     }
     width
@@ -78,20 +89,25 @@ mod tests {
 
     #[test]
     fn chunks_are_as_wide_as_half_of_the_cache_allows_within_bounds() {
-        assert_eq!(suggested_width(15, 1, 32 << 20), 16_384);
-        assert_eq!(suggested_width(45, 10, 32 << 20), 16_384);
+        let precision = Precision::F32;
+        assert_eq!(suggested_width(15, 1, precision, 32 << 20), 16_384);
+        assert_eq!(suggested_width(45, 10, precision, 32 << 20), 16_384);
         // 512 x 64 KiB would be the whole cache.
-        assert_eq!(suggested_width(500, 12, 32 << 20), 8_192);
-        assert_eq!(suggested_width(45, 10, 4 << 20), 8_192);
-        assert_eq!(suggested_width(10_000, 1, 1 << 20), 1_024);
+        assert_eq!(suggested_width(500, 12, precision, 32 << 20), 8_192);
+        assert_eq!(suggested_width(45, 10, precision, 4 << 20), 8_192);
+        assert_eq!(suggested_width(10_000, 1, precision, 1 << 20), 1_024);
         for (workers, compression, cache) in [(15, 1, 1 << 20), (64, 20, 8 << 20), (300, 4, 16 << 20)] {
-            let width = suggested_width(workers, compression, cache);
-            let chunking = Chunking::new(width, workers, compression, Some(cache));
+            let width = suggested_width(workers, compression, precision, cache);
+            let chunking = Chunking::new(width, workers, compression, precision, Some(cache));
             assert!(chunking.fits() && chunking.suggested == Some(width));
-            assert!(width == WIDEST || !Chunking::new(2 * width, workers, compression, Some(cache)).fits());
+            assert!(width == WIDEST || !Chunking::new(2 * width, workers, compression, precision, Some(cache)).fits());
         }
+        // Six bytes per number: as they come, and as f32.
+        assert_eq!(suggested_width(300, 4, Precision::F32, 32 << 20), 8_192);
+        assert_eq!(suggested_width(300, 4, Precision::Bf16, 32 << 20), 8_192);
+        assert_eq!(suggested_width(400, 4, Precision::Bf16, 32 << 20), 4_096);
         // Nothing is suggested that would not fit either.
-        assert_eq!(Chunking::new(WIDEST, 300, 4, Some(1 << 20)).suggested, None);
+        assert_eq!(Chunking::new(WIDEST, 300, 4, precision, Some(1 << 20)).suggested, None);
     }
 
     #[test]

@@ -39,6 +39,13 @@ pub enum Bound {
     },
     /// The tolerance is not above 0 and below 1.
     Tolerance(f64),
+    /// The tolerance is below what rounding shards changes.
+    Rounding {
+        /// What it is.
+        tolerance: f64,
+        /// The least.
+        least: f64,
+    },
     /// r = r_c + 2s + e is larger than a group can be.
     GroupSize {
         /// r.
@@ -95,6 +102,10 @@ pub(super) fn check(input: &PlanInput) -> Result<Parameters, Box<Refusal>> {
     // As solond reads it: what is above 0 only in f64 would be 0 there.
     if !(input.tolerance as f32 > 0.0 && (input.tolerance as f32) < 1.0) {
         return Err(refuse(Bound::Tolerance(input.tolerance), vec![], vec![]));
+    }
+    let least = input.precision.least_tolerance(input.compression);
+    if f64::from(input.tolerance as f32) < least {
+        return Err(refuse(Bound::Rounding { tolerance: input.tolerance, least }, vec![], vec![]));
     }
     let (s, e, c) = (input.adversaries, input.stragglers, input.compression);
     let redundancy = c + 2 * s + e;
@@ -204,6 +215,12 @@ impl fmt::Display for Refusal {
                 write!(f, "{key} is {found}: it must be from {min} to {max}")
             }
             Bound::Tolerance(found) => write!(f, "tolerance is {found}: it must be above 0 and below 1"),
+            Bound::Rounding { tolerance, least } => write!(
+                f,
+                "tolerance is {tolerance:e}: with shards of {} and compression {compression} it must be at least {least:e}; leave it \
+                 out, or take compression 1 or f32",
+                self.input.precision
+            ),
             Bound::GroupSize { redundancy } => {
                 write!(f, "a group would have {redundancy} workers ({sum}): at most {ROWS_MAX} are possible")
             }

@@ -151,8 +151,9 @@ fn chunks(report: &PlanReport) -> String {
     let [shard, stripe, cache] =
         [report.input.precision.shard_bytes(chunking.width), chunking.stripe_bytes, chunking.cache_bytes]
             .map(|count| bytes(count as f64));
+    let twice = if report.input.precision == Precision::F32 { "" } else { " (as they come and as f32)" };
     let what = format!(
-        "A chunk has {} numbers per shard ({shard}). All its shards and its update are {stripe}:",
+        "A chunk has {} numbers per shard ({shard}). All its shards{twice} and its update are {stripe}:",
         grouped(chunking.width as u64)
     );
     let known = if report.input.cache.is_some() { "" } else { " (assumed; --cache sets it)" };
@@ -264,12 +265,22 @@ fn accuracy(page: &mut Page, report: &PlanReport) {
     if lies {
         page.item("hidden lies", &hidden);
     }
+    let absolute = precision.absolute_tolerance(report.chosen().code.compression);
+    if lies && absolute > 0.0 {
+        let small = format!(
+            "Small numbers lose digits in {precision}, which is allowed for. Where the root mean square of a gradient is rms, lies \
+             can change (tolerance + {absolute:.1e} / rms) x sqrt(r) x condition: scale gradients until rms is well above \
+             1e-4, or take bf16."
+        );
+        page.item("small ones", &small);
+    }
     // Who asks for 16 bits wants their rounding.
     let too_rough = accuracy.rounding > f64::max(1e-3, 8.0 * precision.unit_roundoff());
     if too_rough || lies && accuracy.hidden > 1e-2 {
         let advice = match precision.is_coarse(report.chosen().code.compression) {
             true => {
-                "Against liars who know the code this is too inaccurate: take f32, or compression 1, where rounding hides nothing."
+                "Against liars who know the code this is too inaccurate: take f32, or compression 1, where lies hide only within \
+                 the tolerance of f32."
             }
             false => "This is too inaccurate to be of use: take less compression, or smaller groups.",
         };

@@ -24,6 +24,8 @@ pub struct Judge {
     scenario: Arc<Scenario>,
     /// What the scenario says of it.
     hidden: Option<f64>,
+    /// What recovery makes of the unit roundoff at most, where nobody hides.
+    rounding: f64,
     pub gradients: Rc<Gradients>,
     pub probes: Probes,
     pub failure: Option<Failure>,
@@ -52,6 +54,7 @@ impl Judge {
             gradients: Rc::new(Gradients::new(scenario.seed, plan.parameters.groups(), plan.layout.dimension())),
             scenario: scenario.clone(),
             hidden: scenario.hidden(),
+            rounding: scenario.rounding(),
             probes: Probes::default(),
             failure: None,
             tick: 0,
@@ -429,6 +432,9 @@ impl Judge {
             return;
         }
         let relative = match (self.hidden, scenario.job.plan.precision) {
+            (Some(_), rounded) if !state.subtle => self.rounding * rounded.unit_roundoff(),
+            // A bound of half of the gradient or more would say nothing.
+            (Some(hidden), _) if hidden > 0.5 => f64::MAX,
             (Some(hidden), _) => hidden,
             (None, Precision::F32) => {
                 if state.subtle {

@@ -204,6 +204,15 @@ impl Scenario {
         })
     }
 
+    /// How many times the unit roundoff is left of it where nobody hides: the honest condition, times a small factor.
+    pub fn rounding(&self) -> f64 {
+        let Job { plan, generator, .. } = &self.job;
+        match plan.precision.is_coarse(plan.parameters.compression()) {
+            true => 3.0 * condition(generator, &plan.parameters).worst_rows,
+            false => 1.0,
+        }
+    }
+
     /// The same scenario with other latencies and another number of lanes.
     pub fn in_weather(mut self, weather: u64, lanes: usize) -> Scenario {
         let mut dice = Dice::new(weather, "weather", 0, 0);

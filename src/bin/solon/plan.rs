@@ -112,7 +112,7 @@ impl Arguments {
             Size::Groups(groups) => groups.saturating_mul(redundancy.saturating_add(self.stragglers)),
         };
         // Sizes that make no sense are refused by the plan itself.
-        let fits = |cache| suggested_width(workers.min(1 << 20), self.compression.min(1 << 20), cache);
+        let fits = |cache| suggested_width(workers.min(1 << 20), self.compression.min(1 << 20), self.precision, cache);
         let width = self.chunk_width.unwrap_or_else(|| cache.map_or(usual().chunk_width, fits));
         PlanInput {
             size,

@@ -7,11 +7,13 @@
 //! The squares of the combinations over all columns, each divided by `|H u|^2`, must not exceed `(relative scale)^2` on average.
 //! The scale is the norm of the block, which is about that of a row that mixes all slices; in the dense form the norm of a
 //! row, with a margin. A lie of whatever size, which may raise the scale, passes one combination with a probability of about the
-//! relative tolerance times a small factor, and both of two with its square: about 1e-12. (Where rounding is coarse that is no small
-//! number, nor are all lies of s rows far from code words: there the scale is that of a locator, which a liar cannot raise.) *Full* verification takes every column of
-//! `H` instead of random combinations of them: a lie beyond `sqrt(r - r_c)` times the tolerance never passes.
+//! relative tolerance times a small factor, and both of two with its square: about 1e-12. (Where rounding is coarse that is no
+//! small number, nor are all lies of s rows far from code words: there the scale is that of a locator, which a liar cannot raise.)
+//! *Full* verification takes every column of `H` instead of random combinations of them: a lie beyond `sqrt(r - r_c)` times the
+//! tolerance never passes.
 //!
-//! With r_c = 1 all shards of a group are the same numbers: their bits are compared, which is full verification, too.
+//! With r_c = 1 all shards of a group are the same numbers: their bits are compared. Where they differ the rows do not agree here,
+//! and the word is located with its tolerance.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -16,6 +16,7 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
     let rounds = rounds(layers, problems);
     let listen = listen(layers, problems);
     let push = push(layers, job.as_ref(), problems);
+    let tolerance = tolerance(layers, problems);
     let width = layers.count("chunks.width");
     if let (Some(job), Some(width)) = (&job, width) {
         let compression = job.parameters.compression();
@@ -36,7 +37,7 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
         chunks: Chunks { width: width? },
         rounds: rounds?,
         verify: Verify {
-            tolerance: layers.real("verify.tolerance")?,
+            tolerance: tolerance?,
             projections: layers.count("verify.projections")?,
             check: layers.choice("verify.check")?,
         },
@@ -67,6 +68,24 @@ fn follow_precision(layers: &mut Layers) {
         layers.set_default("verify.projections", Value::Integer(PROJECTIONS_MAX as u64));
         layers.set_default("verify.check", Value::Text("full".into()));
     }
+}
+
+/// A tolerance below the rounding of shards would hold honest workers to lie.
+fn tolerance(layers: &Layers, problems: &mut Vec<Problem>) -> Option<f32> {
+    let tolerance = layers.real("verify.tolerance")?;
+    let (compression, precision) = (layers.count("job.compression")?, layers.choice::<Precision>("job.precision")?);
+    let least = precision.least_tolerance(compression);
+    if f64::from(tolerance) >= least {
+        return Some(tolerance);
+    }
+    problems.push(Problem {
+        place: layers.place_of(&["verify.tolerance", "job.precision", "job.compression"]),
+        object: "verify.tolerance".into(),
+        found: format!("{} with {}", layers.shown("verify.tolerance"), layers.shown("job.precision")),
+        expected: format!("at least {least:e}, twice what rounding to {precision} changes, with compression above 1"),
+        action: "remove verify.tolerance, or set job.compression = 1 or job.precision = \"f32\"".into(),
+    });
+    None
 }
 
 fn job(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Job> {

@@ -507,7 +507,20 @@ fn what_is_verified_follows_the_precision_of_shards_unless_it_is_set() {
     let set = "verify.tolerance = 0.1\nverify.projections = 3\nverify.check = \"random\"\n";
     let wanted = Verify { tolerance: 0.1, projections: 3, check: Check::Random };
     assert_eq!(verify(&format!("job.precision = \"bf16\"\n{set}")), wanted);
-    assert_eq!(verify("job.precision = \"f16\"\nverify.tolerance = 3.5762787e-7\n").tolerance, usual.tolerance);
+    // Nobody asks for less than rounding changes; of replicas anything may be asked.
+    let fine = "verify.tolerance = 3.5762787e-7\n";
+    assert_eq!(verify(&format!("job.precision = \"f16\"\njob.compression = 1\n{fine}")), usual);
+    for (precision, least) in [("bf16", 2.0 / 256.0), ("f16", 2.0 / 2048.0)] {
+        let of = |tolerance: f64| format!("job.precision = \"{precision}\"\nverify.tolerance = {tolerance}\n");
+        assert_eq!(f64::from(verify(&of(least)).tolerance), least);
+        for tolerance in [3.5762787e-7, 0.99 * least] {
+            let text = problem(&format!("{LEAST}{}", of(tolerance)));
+            let expected = format!("at least {least:e}");
+            for part in ["verify.tolerance", precision, &expected, "remove verify.tolerance"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
+    }
     let text = problem(&format!("{LEAST}job.precision = \"fp8\"\n"));
     assert!(text.contains("\"f32\" or \"bf16\" or \"f16\"") && text.contains("fp8"), "{text}");
 }
