@@ -100,23 +100,10 @@ impl Pusher {
 
     fn take_word(&mut self, index: usize, said: Said, context: &Context<'_>) -> Result<(), Violation> {
         let (first, workers) = (self.first, self.peers.len());
-        if let Said::Digest { round, digest } = said {
-            let at = (round % self.digests.len() as u64) as usize;
-            // One of each closed round: what a worker says is bounded.
-            let Some(peer) = &mut self.peers[index] else { return Ok(()) };
-            if round < peer.digests_from || round >= first {
-                return Err(Violation::Round { found: round, first: peer.digests_from, end: first });
-            }
-            peer.digests_from = round + 1;
-            if self.digests[at].0 == round && self.digests[at].1 != digest {
-                self.board.count(Counter::DigestMismatches, 1);
-                self.tell(Event::OtherDigest { worker: index as u32, round });
-            }
-            return Ok(());
-        }
-        let Some(relays) = self.relays.as_mut().filter(|relays| relays.is_member(index)) else {
+        let Some(relays) = &mut self.relays else { return Ok(()) };
+        if !relays.is_member(index) && !matches!(said, Said::Digest { .. }) {
             return Err(Violation::Kind(said.header().kind));
-        };
+        }
         match said {
             Said::Reach { address, port } => {
                 let far = self.peers[index].as_ref().and_then(|peer| peer.outbound.far());
@@ -146,7 +133,19 @@ impl Pusher {
             Said::Decline { round, chunk } => {
                 self.serve_waiting(context, |relays, send| relays.decline(index, round, chunk, send));
             }
-            Said::Digest { .. } => {}
+            Said::Digest { round, digest } => {
+                // One of each closed round: what a worker says is bounded.
+                let Some(peer) = &mut self.peers[index] else { return Ok(()) };
+                if round < peer.digests_from || round >= first {
+                    return Err(Violation::Round { found: round, first: peer.digests_from, end: first });
+                }
+                peer.digests_from = round + 1;
+                let (known, mine) = self.digests[(round % self.digests.len() as u64) as usize];
+                if known == round && mine != digest {
+                    self.board.count(Counter::DigestMismatches, 1);
+                    self.tell(Event::OtherDigest { worker: index as u32, round });
+                }
+            }
         }
         Ok(())
     }
