@@ -66,6 +66,18 @@ struct Group {
     word: Vec<f64>,
 }
 
+/// Who frames whom.
+struct Cast {
+    victim: usize,
+    liars: Rows,
+    /// The word is decided as early as can be.
+    early: bool,
+    /// The liars, and the rows that they choose their errors for.
+    seen: Rows,
+    /// The rows that the word has.
+    whole: Rows,
+}
+
 impl Group {
     fn new(form: Form, (s, c): (usize, usize), e: usize, len: usize, seed: u64) -> Group {
         let parameters = Parameters::new(1, s, e, c).unwrap();
@@ -96,6 +108,21 @@ impl Group {
     fn gauss(&mut self) -> f64 {
         let mut uniform = || (f64::from(self.random.next_u32()) + 0.5) / 2f64.powi(32);
         (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()
+    }
+
+    /// Liars beside the victim or anywhere; the word as early as can be, or whole.
+    fn cast(&mut self, (s, c): (usize, usize), trial: usize) -> Cast {
+        let all = self.all();
+        let victim = self.below(all.count());
+        let only: Rows = [victim].into_iter().collect();
+        let liars = match trial % 2 {
+            0 => (1..=s).map(|i| (victim + i) % all.count()).collect(),
+            _ => self.rows(s, all.without(only)),
+        };
+        let honest = all.without(liars).without(only);
+        let early = trial % 4 >= 2;
+        let seen = if early { self.rows(c, honest) } else { honest }.union(liars);
+        Cast { victim, liars, early, seen, whole: seen.union(if early { Rows::EMPTY } else { only }) }
     }
 
     fn below(&mut self, n: usize) -> usize {
@@ -347,23 +374,12 @@ fn liars_just_around_the_tolerance_cannot_frame_an_honest_row() {
             for trial in 0..24 {
                 let mut group = Group::new(Form::Systematic, size, e, 30 * size.1, 77 + trial as u64);
                 let all = group.all();
-                let victim = group.below(all.count());
-                let only: Rows = [victim].into_iter().collect();
-                // Liars beside the victim or anywhere; the word as early as can be, or whole.
-                let liars = match trial % 2 {
-                    0 => (1..=size.0).map(|i| (victim + i) % all.count()).collect(),
-                    _ => group.rows(size.0, all.without(only)),
-                };
-                let honest = all.without(liars).without(only);
-                let early = trial % 4 >= 2;
-                let others = if early { group.rows(size.1, honest) } else { honest };
-                let seen = others.union(liars);
+                let Cast { victim, liars, early, seen, whole } = group.cast(size, trial);
                 let amount = [0.05, 0.15, 0.3, 0.5, 0.7, 1.0, 1.5, 3.0, 10.0, 100.0, 1e3, 1e4];
                 for amount in amount {
                     group.shards.clone_from(&group.honest);
                     frame(&mut group, victim, liars, seen, amount);
                     group.project();
-                    let whole = seen.union(if early { Rows::EMPTY } else { only });
                     let Outcome::Agreed(agreement) = group.locate(whole) else {
                         assert!(early, "{size:?} {e} {trial} {amount}: undecided");
                         continue;

@@ -250,16 +250,7 @@ fn liars_around_a_coarse_tolerance_frame_nobody_and_hide_what_the_plan_says() {
                 round(&mut group, precision);
                 let condition = condition(&group.generator, &group.parameters);
                 let all = group.all();
-                let victim = group.below(all.count());
-                let only: Rows = [victim].into_iter().collect();
-                let liars = match trial % 2 {
-                    0 => (1..=size.0).map(|i| (victim + i) % all.count()).collect(),
-                    _ => group.rows(size.0, all.without(only)),
-                };
-                let honest = all.without(liars).without(only);
-                let early = trial % 4 >= 2;
-                let seen = if early { group.rows(size.1, honest) } else { honest }.union(liars);
-                let whole = seen.union(if early { Rows::EMPTY } else { only });
+                let Cast { victim, liars, early, seen, whole } = group.cast(size, trial);
                 for amount in [0.05, 0.3, 0.7, 1.0, 1.5, 3.0, 10.0, 100.0] {
                     group.shards.clone_from(&group.honest);
                     frame(&mut group, victim, liars, seen, amount * precision.unit_roundoff() * 2f64.powi(24));
