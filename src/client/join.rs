@@ -22,8 +22,11 @@ pub(super) struct Agreed {
     pub(super) welcome: Welcome,
     pub(super) memory: Memory,
     pub(super) way: Way,
-    /// The address that the daemon is reached from.
+    /// The address at which other workers reach this one, as far as it is known here: that of its RDMA port, if that has one, else the
+    /// one from which it reaches the daemon.
     pub(super) near: Option<IpAddr>,
+    /// Others have to be told of it: it is not the one that the daemon sees.
+    pub(super) elsewhere: bool,
 }
 
 /// How a session's shards and updates travel.
@@ -80,6 +83,9 @@ pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instan
     // Every credit, the leave, what says that rounds are collected, and that RDMA has ended; and words about relayed chunks.
     let queue = plan.credits as usize + plan.window as usize + 4 + WORDS;
     let connection = tcp::connection(stream, queue, patience).map_err(JoinError::Local)?;
+    let port = attached.as_ref().ok().and_then(Attachment::address);
+    let elsewhere = port.is_some() && port != near;
+    let near = port.or(near);
     let (connection, way) = match attached {
         Err(reason) => (connection, Way { rdma: false, reason }),
         Ok(attachment) => {
@@ -88,7 +94,7 @@ pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instan
             (attachment.connect(connection, &welcome, identity.job, fall_back), Way { rdma: true, reason })
         }
     };
-    Ok(Agreed { connection, welcome, memory, way, near })
+    Ok(Agreed { connection, welcome, memory, way, near, elsewhere })
 }
 
 /// Agrees with the daemon on an RDMA connection; the inner error says why there is none.

@@ -51,6 +51,17 @@ pub(super) enum Where {
     Later,
 }
 
+/// What has come of a chunk.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Progress {
+    /// Not all of it.
+    Missing,
+    /// All of it, as a frame with this header would have brought it.
+    Here(Header),
+    /// Its round was collected.
+    Past,
+}
+
 /// Has the payloads of one receive land, possibly in the caller's buffer.
 pub(super) struct Place<'a> {
     landed: &'a mut Landed,
@@ -172,6 +183,32 @@ impl Landed {
         round.complete += 1;
         round.digest = round.digest.wrapping_add(Report::digest_term(chunk, header.checksum));
         Ok(())
+    }
+
+    pub(super) fn progress(&self, round: u64, chunk: u32) -> Progress {
+        let slot = match self.find(round) {
+            Where::Past => return Progress::Past,
+            Where::Later => return Progress::Missing,
+            Where::Here(slot) => slot,
+        };
+        let whole = matches!(self.rounds[slot].chunks.get(chunk as usize), Some(State::Here { complete: true, .. }));
+        if !whole {
+            return Progress::Missing;
+        }
+        let payload_bytes = 4 * self.plan.layout.chunk(chunk as usize).len as u32;
+        let (job, session) = (self.job, self.epoch);
+        let header = Header { job, session, round, chunk, payload_bytes, ..Header::new(Kind::Update) };
+        let checksum = self.payload(&header).map_or(0, |payload| header.checksum_over(payload));
+        Progress::Here(Header { checksum, ..header })
+    }
+
+    /// A chunk that stands in its place, rather than in a caller's buffer.
+    pub(super) fn payload(&self, header: &Header) -> Option<&[u8]> {
+        let Where::Here(slot) = self.find(header.round) else { return None };
+        let (round, chunk) = (&self.rounds[slot], header.chunk as usize);
+        let here = round.chunks.get(chunk) == Some(&State::Here { direct: false, complete: true });
+        let range = here.then(|| self.plan.layout.chunk(chunk).range())?;
+        Some(round.place.as_ref()?.part(bytes_of(&range)))
     }
 
     fn current(&self) -> Option<&Round> {

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::error::Lost;
-use super::landing::{Landed, Place};
+use super::landing::{Landed, Place, Progress};
 use crate::memory::{SharedSlot, Slab, Slot};
 use crate::transport::{Connection, Disconnect, Inbound, Landing, Outbound, Outgoing};
 use crate::wire::{
@@ -97,9 +97,9 @@ pub(super) struct Relay {
     awaited: Vec<(u64, u32)>,
     /// What is to be said to the daemon, as soon as there is room.
     pub(super) words: VecDeque<Said>,
-    /// The chunk that comes next, and those that it is passed on to.
-    carry: Option<(u64, u32, u128)>,
-    /// Where it lands.
+    /// Chunks that are to be passed on and have not come, and to whom.
+    carries: Vec<(u64, u32, u128)>,
+    /// Where one of them lands: it is the next frame, unless it is written to its place.
     carried: Option<Slot>,
     /// Links that the daemon has ordered, and nobody has seen to yet.
     pub(super) orders: Vec<LinkOrder>,
@@ -143,18 +143,12 @@ impl Landing for Down<'_, '_> {
             return self.place.place(header);
         }
         relay.comes(header);
-        if relay.carry.is_some_and(|(round, chunk, _)| (round, chunk) == (header.round, header.chunk)) {
-            while relay.carried.is_none() {
-                relay.carried = relay.slab.take(0);
-                if relay.carried.is_none() && !relay.make_room() {
-                    break;
-                }
+        if relay.is_to_carry(header) {
+            if relay.take_slot() {
+                let payload = HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize;
+                return Ok(relay.carried.as_mut().map(|slot| &mut slot[payload]));
             }
-            if let Some(slot) = &mut relay.carried {
-                return Ok(Some(&mut slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize]));
-            }
-            relay.carry = None;
-            relay.words.push_back(Said::Decline { round: header.round, chunk: header.chunk });
+            relay.decline(header);
         }
         self.place.place(header)
     }
@@ -247,7 +241,7 @@ impl Relay {
             notes: vec![Note::None; notes],
             awaited: Vec::with_capacity(notes),
             words: VecDeque::with_capacity(notes + 4 * workers + 8),
-            carry: None,
+            carries: Vec::with_capacity(carried),
             carried: None,
             orders: Vec::with_capacity(workers),
             looked: None,
@@ -270,8 +264,14 @@ impl Relay {
         (round % u64::from(self.plan.window)) as usize * self.plan.layout.chunks() + chunk as usize
     }
 
-    /// Takes in a short frame whose payload has landed; its checksum was right.
-    pub(super) fn take_in(&mut self, header: &Header, payload: &Buffer, past: bool, now: Instant) -> Result<(), Lost> {
+    /// Takes in a short frame whose payload has landed; its checksum was right. `state` is that of the chunk that it is about.
+    pub(super) fn take_in(
+        &mut self,
+        header: &Header,
+        payload: &Buffer,
+        landed: &Landed,
+        now: Instant,
+    ) -> Result<(), Lost> {
         let (round, chunk) = (header.round, header.chunk);
         match header.kind {
             Kind::Link => {
@@ -287,8 +287,17 @@ impl Relay {
             }
             Kind::Carry => {
                 let targets: [u8; 16] = *payload.first_chunk().expect("longer than a set");
-                self.carry = (!past).then_some((round, chunk, u128::from_le_bytes(targets)));
                 self.carried = None;
+                match landed.progress(round, chunk) {
+                    // Too late: what was there may be overwritten.
+                    Progress::Past => self.words.push_back(Said::Decline { round, chunk }),
+                    progress => {
+                        self.carries.push((round, chunk, u128::from_le_bytes(targets)));
+                        if let Progress::Here(header) = progress {
+                            self.pass_on_from(&header, landed);
+                        }
+                    }
+                }
             }
             Kind::Announce => {
                 let hash = *payload.first_chunk().expect("longer than a hash");
@@ -296,7 +305,8 @@ impl Relay {
                 if carrier == self.me || carrier as usize >= self.peers.len() {
                     return Err(Disconnect::from(Violation::Worker(carrier)).into());
                 }
-                if past {
+                // What the daemon sent unasked may come before its announcement.
+                if landed.progress(round, chunk) != Progress::Missing {
                     self.peers[carrier as usize].surplus += 1;
                     self.words.push_back(Said::Have { round, chunk });
                     return Ok(());
@@ -337,17 +347,56 @@ impl Relay {
             self.notes[at] = Note::None;
         }
         self.awaited.retain(|(awaited, _)| *awaited != round);
+        // Of a round that ended without an update.
+        self.carries.retain(|carry| carry.0 != round);
     }
 
     /// The payload of a chunk that is to be passed on, while it has not been.
     pub(super) fn carried(&self, header: &Header) -> Option<&[u8]> {
-        let slot = self.carried.as_ref().filter(|_| header.kind == Kind::Update)?;
+        let slot = self.carried.as_ref().filter(|_| header.kind == Kind::Update && self.is_to_carry(header))?;
         Some(&slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize])
+    }
+
+    fn is_to_carry(&self, header: &Header) -> bool {
+        self.carries.iter().any(|(round, chunk, _)| (*round, *chunk) == (header.round, header.chunk))
+    }
+
+    /// It is not passed on: there is no room, or it is not here any more.
+    fn decline(&mut self, header: &Header) {
+        let Header { round, chunk, .. } = *header;
+        self.carries.retain(|carry| (carry.0, carry.1) != (round, chunk));
+        self.words.push_back(Said::Decline { round, chunk });
+    }
+
+    /// Takes a slot for a chunk that is to be passed on; `false` if there is none.
+    fn take_slot(&mut self) -> bool {
+        while self.carried.is_none() {
+            self.carried = self.slab.take(0);
+            if self.carried.is_none() && !self.make_room() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Passes on a chunk that stands in its place, if that is to be done: one that the daemon has written there.
+    pub(super) fn pass_on_from(&mut self, header: &Header, landed: &Landed) {
+        if !self.is_to_carry(header) {
+            return;
+        }
+        let Some(payload) = landed.payload(header).filter(|_| self.take_slot()) else { return self.decline(header) };
+        if let Some(slot) = &mut self.carried {
+            slot[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(payload);
+        }
+        self.pass_on(header);
     }
 
     /// Passes on the chunk that has landed, and was right.
     pub(super) fn pass_on(&mut self, header: &Header) {
-        let (Some((_, _, targets)), Some(mut slot)) = (self.carry.take(), self.carried.take()) else { return };
+        let of = |carry: &(u64, u32, u128)| (carry.0, carry.1) == (header.round, header.chunk);
+        let Some(at) = self.carries.iter().position(of) else { return };
+        let (_, _, targets) = self.carries.swap_remove(at);
+        let Some(mut slot) = self.carried.take() else { return };
         let len = HEADER_BYTES + header.payload_bytes as usize;
         slot[..HEADER_BYTES].copy_from_slice(&header.write());
         let slot = slot.freeze();

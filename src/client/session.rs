@@ -337,7 +337,11 @@ impl Session {
             return Ok(());
         }
         if matches!(header.kind, Kind::Update | Kind::RoundEnd) && header.payload_bytes > 0 {
-            return self.landed.take_in(header, direct.as_deref());
+            self.landed.take_in(header, direct.as_deref())?;
+            if let Some(relay) = self.relay.as_mut().filter(|_| header.kind == Kind::Update) {
+                relay.pass_on_from(header, &self.landed);
+            }
+            return Ok(());
         }
         if header.payload_bytes > 0 || !header.verifies(&[]) {
             return Err(Lost::Damaged { round: header.round, chunk: header.chunk });
@@ -454,9 +458,8 @@ impl Session {
             self.relay = Some(Box::new(relay));
             return Ok(());
         }
-        let past = matches!(self.landed.find(header.round), Where::Past);
         match &mut self.relay {
-            Some(relay) => relay.take_in(header, &self.short, past, now),
+            Some(relay) => relay.take_in(header, &self.short, &self.landed, now),
             None => Err(Disconnect::Violation(Violation::Kind(header.kind)).into()),
         }
     }

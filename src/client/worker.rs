@@ -226,11 +226,11 @@ impl Worker {
     /// As [`Worker::join`].
     pub fn join_after(options: &JoinOptions, last: Option<Resume>) -> Result<Worker, JoinError> {
         let deadline = Instant::now() + options.join_timeout;
-        let Agreed { connection, welcome, memory, way, near } = join(options, last, deadline)?;
+        let Agreed { connection, welcome, memory, way, near, elsewhere } = join(options, last, deadline)?;
         let plan = welcome.plan;
         let job = Identity::new(&options.job, options.worker).job;
         let session = Session::with_memory(connection, welcome, job, memory)?;
-        let mesh = Mesh::new(plan.parameters.workers(), near, options.advertise);
+        let mesh = Mesh::new(plan.parameters.workers(), near, options.advertise.or(near.filter(|_| elsewhere)));
         let (mut driver, waker) = Driver::new(session, mesh).map_err(JoinError::Local)?;
         let round = loop {
             if let Some(round) = driver.session.oldest() {

@@ -496,8 +496,7 @@ impl Usher {
     fn control(&self, stream: TcpStream) -> io::Result<Connection> {
         // Beside all frames of the pipeline: those by which a session changes from RDMA to TCP.
         let limits = Limits::of(&self.job.plan, self.job.updates);
-        let workers = self.job.plan.parameters.workers();
-        let queue = 2 + if self.job.relay.is_some() { limits.outbound_relayed(workers) } else { limits.outbound };
+        let queue = 2 + limits.outbound_of(&self.job);
         // The pusher's own deadline comes first, and says why.
         let patience = self.job.write_deadline + Duration::from_secs(5);
         tcp::connection(stream, queue, patience)

@@ -59,6 +59,11 @@ impl Reporter {
                     tracing::warn!(worker, "worker does not take its update: session ended");
                 }
             }
+            Event::Unrelayed { worker, why } => {
+                if self.may_write(worker as usize, now) {
+                    tracing::info!(worker, why = %why, "worker gets every update from here, and passes none on");
+                }
+            }
             Event::BadCarrier { worker, wrong } => {
                 if self.may_write(worker as usize, now) {
                     let what = if wrong { "wrong" } else { "late" };

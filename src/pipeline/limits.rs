@@ -1,5 +1,6 @@
 //! Every bound of the pipeline, computed from the plan in one place.
 
+use super::Job;
 use crate::code::Precision;
 use crate::memory::Slab;
 use crate::wire::{HEADER_BYTES, Plan, REPORT_BYTES};
@@ -92,10 +93,13 @@ impl Limits {
         self.updates + lanes * 2 * self.window
     }
 
-    /// Frames on their way to one worker where updates are relayed: beside the others an announcement of each chunk, what is to be
-    /// carried, and who the other workers are.
-    pub fn outbound_relayed(&self, workers: usize) -> usize {
-        2 * self.outbound + self.carried + 2 * workers
+    /// Frames on their way to one worker of a job. Where updates are relayed: beside the others an announcement of each chunk, what is
+    /// to be carried, and who the other workers are.
+    pub fn outbound_of(&self, job: &Job) -> usize {
+        match job.relay {
+            None => self.outbound,
+            Some(_) => 2 * self.outbound + self.carried + 2 * job.plan.parameters.workers(),
+        }
     }
 
     /// Words of all workers that the pusher has not heard yet.

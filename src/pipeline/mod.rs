@@ -80,8 +80,23 @@ pub struct Job {
 pub struct Relay {
     /// A chunk of which nothing came for so long is fetched from the daemon.
     pub repair: Duration,
-    /// Workers on the daemon's own machine take part too. There is no link between them that it would spare.
-    pub local: bool,
+    /// Workers on the daemon's own machine take part too, although there is no link between them that it would spare; and those that
+    /// come by RDMA, although they pass on by TCP.
+    pub all: bool,
+}
+
+/// Why a worker gets all updates from the daemon although others pass them on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unrelayed {
+    /// Nobody knows where others reach it.
+    #[error("nothing is known of where others reach it")]
+    NoAddress,
+    /// It is on the daemon's own machine.
+    #[error("it is on this machine")]
+    Local,
+    /// Updates are written to its memory, which is faster than what workers pass on by TCP.
+    #[error("it comes by RDMA, and workers pass on by TCP")]
+    Rdma,
 }
 
 impl Job {
@@ -286,6 +301,13 @@ pub enum Event {
     NotReading {
         /// The worker.
         worker: u32,
+    },
+    /// A worker takes no part in the relay.
+    Unrelayed {
+        /// The worker.
+        worker: u32,
+        /// Why.
+        why: Unrelayed,
     },
     /// A worker passed chunks of updates on late, or wrong, by the word of more workers than can lie: it is not asked to any more.
     BadCarrier {

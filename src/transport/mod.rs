@@ -268,8 +268,21 @@ pub trait Outbound: Send {
         0
     }
 
-    /// The address that the peer comes from, where frames of every kind travel as they are handed over: only such a peer can pass
-    /// updates on.
+    /// Queues a frame that the peer has land by itself, beside those that wait: never one that stands in its memory before it knows of
+    /// it. For a chunk that somebody else may be bringing to the same place.
+    ///
+    /// # Errors
+    /// As [`Outbound::send`].
+    fn send_aside(&mut self, frame: Outgoing) -> Result<(), Outgoing> {
+        self.send(frame)
+    }
+
+    /// Do updates stand in the peer's memory before it knows of them?
+    fn writes(&self) -> bool {
+        false
+    }
+
+    /// The address that the peer comes from: only where there is one it can pass updates on.
     fn far(&self) -> Option<IpAddr> {
         None
     }

@@ -97,10 +97,10 @@ fn a_frozen_worker_is_let_go_after_the_write_deadline_and_comes_back_by_rdma() {
 }
 
 /// The link between the two devices while it is down.
-struct LinkDown;
+pub struct LinkDown;
 
 impl LinkDown {
-    fn cut() -> LinkDown {
+    pub fn cut() -> LinkDown {
         run("ip", &["link", "set", "veth0", "down"]);
         LinkDown
     }
@@ -124,8 +124,8 @@ impl Drop for LinkDown {
 }
 
 /// A daemon whose control connections are on the loopback interface, where no link can be cut.
-fn solond_on_loopback(transport: &str) -> Solond {
-    let mut solond = Solond::spawn(Command::new(program("solond")), "127.0.0.1:0", &flags(transport, &[]));
+pub fn solond_on_loopback(transport: &str, more: &[&str]) -> Solond {
+    let mut solond = Solond::spawn(Command::new(program("solond")), "127.0.0.1:0", &flags(transport, more));
     solond.wait_until_ready();
     solond
 }
@@ -150,7 +150,7 @@ fn rounds_while(rounds: &Rounds, workers: Vec<Worker>, meanwhile: impl FnOnce())
 #[test]
 #[ignore = "runs in the guest"]
 fn sessions_go_on_by_tcp_while_a_link_is_down_and_come_back_by_rdma() {
-    let mut solond = solond_on_loopback("auto");
+    let mut solond = solond_on_loopback("auto", &[]);
     let rounds = Rounds::new(1);
     let mut down = None;
     let mut told = Duration::ZERO;
@@ -197,7 +197,7 @@ fn sessions_go_on_by_tcp_while_a_link_is_down_and_come_back_by_rdma() {
 #[test]
 #[ignore = "runs in the guest"]
 fn where_only_rdma_will_do_a_link_that_goes_down_is_a_typed_error() {
-    let mut solond = solond_on_loopback("rdma");
+    let mut solond = solond_on_loopback("rdma", &[]);
     let mut workers = join_all(&solond, Transport::Rdma);
     let rounds = Rounds::new(1);
     let errors: Vec<ClientError> = std::thread::scope(|scope| {

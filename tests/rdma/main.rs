@@ -23,6 +23,7 @@ mod guest {
     mod failures;
     mod hostile;
     mod limits;
+    mod relay;
     mod sessions;
     mod smoke;
     mod tools;

@@ -275,7 +275,9 @@ impl Judge {
                     );
                 }
             }
-            Event::BadCarrier { .. } | Event::OtherDigest { .. } => unreachable!("the simulation relays nothing"),
+            Event::BadCarrier { .. } | Event::OtherDigest { .. } | Event::Unrelayed { .. } => {
+                unreachable!("the simulation relays nothing")
+            }
             Event::Closed { round, report, .. } => self.close(*round, report),
             Event::FellBack { .. } => unreachable!("no connection of the simulation has another way to fall back to"),
         }

@@ -1,7 +1,7 @@
 //! Sending a chunk once: to its carrier, with its hash to all others; and what workers say about it.
 
 use super::super::relay::{Bad, Set, bit, each};
-use super::super::{Heard, ToPusher};
+use super::super::{Heard, ToPusher, Unrelayed};
 use super::*;
 use crate::wire::{Said, Short, Why};
 
@@ -12,8 +12,14 @@ impl Pusher {
     /// Tells a worker that is ready, and that can be one of them, how updates are relayed.
     pub(super) fn invite(&mut self, index: usize) {
         let (Some(relays), Some(peer)) = (&mut self.relays, &mut self.peers[index]) else { return };
-        let Some(address) = peer.outbound.far() else { return };
-        if address.is_loopback() && !relays.relay.local {
+        let unfit = match peer.outbound.far() {
+            None => Some(Unrelayed::NoAddress),
+            Some(address) if address.is_loopback() && !relays.relay.all => Some(Unrelayed::Local),
+            Some(_) if peer.outbound.writes() && !relays.relay.all => Some(Unrelayed::Rdma),
+            Some(_) => None,
+        };
+        if let Some(why) = unfit {
+            self.tell(Event::Unrelayed { worker: index as u32, why });
             return;
         }
         let header = Header {
@@ -153,7 +159,7 @@ impl Pusher {
     fn repair(&mut self, index: usize, slot: SharedSlot, len: usize, context: &Context<'_>) {
         let Some(peer) = &mut self.peers[index] else { return };
         self.board.count(Counter::UpdateBytesSent, len as u64);
-        if peer.outbound.send(Outgoing::Shared(slot, len)).is_err() {
+        if peer.outbound.send_aside(Outgoing::Shared(slot, len)).is_err() {
             self.not_reading(index, context);
         }
     }
@@ -216,7 +222,7 @@ impl Pusher {
             board.count(Counter::RepairsUnasked, 1);
             board.count(Counter::UpdateBytesSent, len as u64);
             busy = true;
-            if peer.outbound.send(Outgoing::Shared(slot, len)).is_err() {
+            if peer.outbound.send_aside(Outgoing::Shared(slot, len)).is_err() {
                 *slow |= bit(index);
             }
         });

@@ -4,7 +4,7 @@ use crate::memory::Slab;
 const P: usize = 6;
 
 fn relays(liars: usize, carried: usize) -> Relays {
-    let relay = Relay { repair: Duration::from_millis(50), local: true };
+    let relay = Relay { repair: Duration::from_millis(50), all: true };
     Relays::new(relay, &[1; 32], P, liars, 16, carried)
 }
 

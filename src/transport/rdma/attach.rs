@@ -1,15 +1,16 @@
 //! The worker's side of RDMA: its memory registered, its queue pair connected to the one that the daemon offered.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::daemon::Use;
+use super::device::LinkLayer;
 use super::error::LinkFailure;
 use super::fabric::{NoRdma, endpoint, look, random_sequence, remote};
 use super::ffi::Api;
 use super::link::{Link, Sender};
 use super::options::Options;
-use super::select::Choice;
+use super::select::{Choice, is_routable};
 use super::verbs::{Access, CompletionQueue, Connected, Depths, ProtectionDomain, QueuePair, Region};
 use super::worker::{Sign, WorkerInbound, WorkerOutbound};
 use crate::memory::Slab;
@@ -115,6 +116,12 @@ impl Attachment {
     /// Why this port and address.
     pub fn why(&self) -> &str {
         &self.choice.why
+    }
+
+    /// The IP address that the port has, if it is a routable one on Ethernet: over it workers reach each other by TCP.
+    pub fn address(&self) -> Option<IpAddr> {
+        let address = Ipv6Addr::from(self.choice.gid).to_canonical();
+        (self.choice.link_layer == LinkLayer::Ethernet && is_routable(address)).then_some(address)
     }
 
     /// Has the link carry the bulk of `control`'s session. If it fails the session goes on by TCP, or with `fall_back` false it ends.

@@ -195,7 +195,7 @@ pub fn choose(ports: &[Port], wanted: &Wanted) -> Result<Choice, NoChoice> {
 
 /// How good an address is by itself; `None` for those that are only taken by name.
 fn rank(gid: &Gid, near: Option<IpAddr>) -> Option<Rank> {
-    match (gid.kind, gid.address(), reach(gid)) {
+    match (gid.kind, gid.address(), reach(gid.address())) {
         (GidKind::InfiniBand, _, _) => (gid.index == 0).then_some(Rank::InfiniBand),
         (GidKind::RoceV1 | GidKind::Unknown, _, _) | (_, _, Reach::LinkLocal) => None,
         (GidKind::RoceV2, address, _) if near == Some(address) => Some(Rank::Near),
@@ -214,8 +214,13 @@ enum Reach {
     Nowhere,
 }
 
-fn reach(gid: &Gid) -> Reach {
-    match gid.address() {
+/// Can packets to an address leave its network?
+pub(super) fn is_routable(address: IpAddr) -> bool {
+    reach(address) == Reach::Routable
+}
+
+fn reach(address: IpAddr) -> Reach {
+    match address {
         IpAddr::V4(address) if address.is_link_local() => Reach::LinkLocal,
         IpAddr::V6(address) if address.is_unicast_link_local() => Reach::LinkLocal,
         IpAddr::V4(Ipv4Addr::BROADCAST) | IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Reach::Nowhere,
@@ -237,7 +242,7 @@ impl fmt::Display for Reach {
 
 /// How an address is called in a table or a line, if it can only be taken by its index.
 pub fn shortcoming(gid: &Gid) -> Option<String> {
-    let reach = reach(gid);
+    let reach = reach(gid.address());
     match gid.kind {
         GidKind::InfiniBand => None,
         GidKind::RoceV2 if reach == Reach::Routable => None,

@@ -19,7 +19,8 @@ use crate::code::{Family, Form, Layout, Parameters, Precision};
 use crate::memory::{Slab, Slot};
 use crate::transport::{Connection, Disconnect, Inbound, Landing, Outbound, Outgoing, memory, tcp};
 use crate::wire::{
-    Area, HEADER_BYTES, Header, Kind, Plan, REPORT_BYTES, Rule, UPDATE_OFFSET, Violation, Welcome, header_bytes, seal,
+    Area, HEADER_BYTES, Header, Kind, Plan, REPORT_BYTES, Rule, Short, UPDATE_OFFSET, Violation, Welcome, header_bytes,
+    seal,
 };
 use sides::{DaemonIn, DaemonOut, Shards, Updates, WorkerSide};
 

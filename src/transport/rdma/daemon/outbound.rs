@@ -1,6 +1,7 @@
 //! The half that writes updates into the places that the worker named, and tells it of credits.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,11 +39,15 @@ pub(in super::super) struct Places {
 }
 
 impl Places {
+    /// Is the place of a round free? Nothing is known of that before the session is ready.
+    fn is_free(&self, round: u64) -> Option<bool> {
+        Some(round < self.link.released()?.saturating_add(u64::from(self.area.rounds)))
+    }
+
     /// Where a frame is written, what of it, and what goes with it; `None` while its place is not free.
     fn target(&self, bulk: &Bulk) -> Option<(std::ops::Range<usize>, Operation)> {
         let header = &bulk.header;
-        let end = self.link.released()?.saturating_add(u64::from(self.area.rounds));
-        if header.round >= end && !planted(Bug::WriteEarly) {
+        if !self.is_free(header.round)? && !planted(Bug::WriteEarly) {
             return None;
         }
         let place = self.area.address + header.round % u64::from(self.area.rounds) * self.area.stride;
@@ -124,19 +129,31 @@ impl DaemonOutbound {
                     continue;
                 }
                 let Some(bulk) = self.queue.front() else { break };
+                if is_word(bulk) {
+                    // The peer is never told of a chunk that has no place: it would hear nothing else until there is one.
+                    if self.places.is_free(bulk.header.round) != Some(true) {
+                        self.blocked = true;
+                        break;
+                    }
+                    if let Some(word) = self.queue.pop_front() {
+                        let queued = self.control.send(word.frame);
+                        debug_assert!(queued.is_ok(), "the control queue has room for every frame of a session");
+                    }
+                    continue;
+                }
                 let Some((part, operation)) = self.places.target(bulk) else {
                     self.blocked = true;
                     break;
                 };
                 let whole = bulk.frame.bytes();
-                let (memory, bytes) = (&whole[part], whole.len());
+                let (memory, len) = (&whole[part], whole.len());
                 let piece = Piece {
                     address: memory.as_ptr().expose_provenance() as u64,
                     bytes: memory.len() as u32,
                     key: self.key,
                 };
                 let frame = self.queue.pop_front().map(|bulk| bulk.frame);
-                sender.stage(Some(piece), operation, frame, bytes);
+                sender.stage(Some(piece), operation, frame, len);
             }
             if !sender.post()? {
                 break;
@@ -193,6 +210,11 @@ impl DaemonOutbound {
     }
 }
 
+/// What is said of chunks that workers pass on: by TCP, in turn with what is written.
+fn is_word(bulk: &Bulk) -> bool {
+    matches!(bulk.header.kind, Kind::Announce | Kind::Carry)
+}
+
 fn bulk(frame: Outgoing) -> Result<Bulk, Outgoing> {
     match frame.bytes()[..HEADER_BYTES].try_into().ok().and_then(|bytes| Header::parse(bytes).ok()) {
         Some(header) => Ok(Bulk { frame, header }),
@@ -207,7 +229,7 @@ impl Outbound for DaemonOutbound {
         }
         let bulk = bulk(frame)?;
         match bulk.header.kind {
-            Kind::Update | Kind::RoundEnd => {
+            Kind::Update | Kind::RoundEnd | Kind::Announce | Kind::Carry => {
                 if self.queue.len() + self.under_way() >= self.limit {
                     return Err(bulk.frame);
                 }
@@ -277,8 +299,11 @@ impl Outbound for DaemonOutbound {
     fn wants_turn(&self) -> bool {
         let link = match &self.way {
             Way::Link(sender) => {
-                let unblocked =
-                    self.blocked && self.queue.front().is_some_and(|bulk| self.places.target(bulk).is_some());
+                let may_go = |bulk: &Bulk| match is_word(bulk) {
+                    true => self.places.is_free(bulk.header.round) == Some(true),
+                    false => self.places.target(bulk).is_some(),
+                };
+                let unblocked = self.blocked && self.queue.front().is_some_and(may_go);
                 let room = !self.blocked && !self.queue.is_empty() && sender.has_room();
                 unblocked || room || sender.must_be_polled() || self.link.state() != State::Up
             }
@@ -290,6 +315,18 @@ impl Outbound for DaemonOutbound {
 
     fn merges_credits(&self) -> bool {
         !matches!(self.way, Way::Tcp)
+    }
+
+    fn send_aside(&mut self, frame: Outgoing) -> Result<(), Outgoing> {
+        self.control.send(frame)
+    }
+
+    fn writes(&self) -> bool {
+        !matches!(self.way, Way::Tcp)
+    }
+
+    fn far(&self) -> Option<IpAddr> {
+        self.control.far()
     }
 
     fn fails_within(&self) -> Duration {

@@ -253,7 +253,7 @@ proptest! {
             active
                 && wanted.devices.allows(&port.device, port.port)
                 && gid.kind == GidKind::RoceV2
-                && (reach(gid) == Reach::Routable || (Some(address) == wanted.near && reach(gid) != Reach::LinkLocal))
+                && (reach(gid.address()) == Reach::Routable || (Some(address) == wanted.near && reach(gid.address()) != Reach::LinkLocal))
         };
         let all = ports.iter().flat_map(|port| port.details.as_ref().unwrap().gids.iter().map(move |gid| (port, gid)));
         let usable: Vec<_> = all.filter(|(port, gid)| usable(port, gid)).collect();

@@ -395,3 +395,57 @@ fn what_completes_without_a_place_for_it_is_noticed_or_planted() {
     plant(None);
     assert!(found.is_err());
 }
+
+#[test]
+fn what_is_said_of_a_chunk_waits_for_its_place_and_the_session_changes_to_tcp_in_between() {
+    for fails in [false, true] {
+        let rig = Rig::new(usual());
+        let mut session = rig.session();
+        session.worker.releases = false;
+        session.steps(2);
+        for round in 0..6 {
+            for (kind, payload) in [(Kind::Announce, 32), (Kind::Carry, 16)] {
+                let word = Short::new(Header { round, job: 5, session: 9, ..Header::new(kind) }, &[7; 32][..payload]);
+                session.outbound.outbound.send(Outgoing::Short(word)).unwrap();
+            }
+        }
+        let heard = |session: &Session, kind| session.worker.heard.iter().filter(|heard| **heard == kind).count();
+        let both = |session: &Session| [heard(session, Kind::Announce), heard(session, Kind::Carry)];
+        session.steps(5);
+        assert_eq!(both(&session), [4, 4], "there are four places");
+        session.worker.outbound.release(1);
+        session.steps(5);
+        assert_eq!(both(&session), [5, 5]);
+        if fails {
+            rig.fake.link_down("fake1", 1);
+            session.worker.pump(2);
+            session.steps(10);
+            assert_eq!(session.worker.fell_back.len(), 1);
+        } else {
+            session.worker.outbound.release(2);
+            session.steps(5);
+        }
+        assert_eq!(both(&session), [6, 6], "by TCP the worker itself leaves unread what has no place");
+        drop(session);
+        rig.check_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_chunk_that_is_sent_aside_lands_by_the_workers_own_hand() {
+    let rig = Rig::new(usual());
+    let mut session = rig.session();
+    session.steps(2);
+    let mut slot = session.outbound.slab.take(0).unwrap();
+    let len = HEADER_BYTES + rig.shape.chunk_bytes();
+    slot[HEADER_BYTES..len].fill(sides::pattern(0, 1));
+    seal(Header { job: 5, session: 9, chunk: 1, ..Header::new(Kind::Update) }, &mut slot[..len]);
+    session.outbound.outbound.send_aside(Outgoing::Shared(slot.freeze(), len)).unwrap();
+    session.steps(3);
+    assert_eq!(session.worker.landing.got.get(&(0, Some(1))), Some(&1));
+    let place = &session.worker.landing.held[0];
+    assert!(place.part(UPDATE_OFFSET..UPDATE_OFFSET + 1200).iter().all(|byte| *byte == 0), "nothing was written");
+    assert!(session.outbound.outbound.writes());
+    drop(session);
+    rig.check_nothing_is_left();
+}
