@@ -106,7 +106,7 @@ fn pipeline_and_sessions_allocate_nothing_from_the_first_round_on_and_all_slots_
     ];
     for (linger, lanes, precision, relayed) in ways {
         let mut job = job(linger, precision);
-        job.relay = relayed.then_some(Relay { repair: Duration::from_secs(60), all: true });
+        job.relay = relayed.then_some(Relay { repair: Duration::from_secs(60), auto: false });
         let mut dice = Dice::new(lanes as u64);
         let mut pipeline = Pipeline::new(&job, &Bells::silent(lanes));
         let (shards, updates) = (pipeline.receiver.slab().clone(), pipeline.pusher.slab().clone());

@@ -386,6 +386,15 @@ fn what_leaves_the_daemons_interface_is_one_update_and_a_tenth_and_auto_chooses_
         let before = network.sent();
         rounds(&mut workers, first..first + ROUNDS, groups);
         let sent = network.sent() - before;
+        if count == 6 {
+            // One round is tried without.
+            let before = Pushed::now(&mut solond).get("sent");
+            rounds(&mut workers, first + ROUNDS..first + ROUNDS + 80, groups);
+            let sent = (Pushed::now(&mut solond).get("sent") - before) as f64 / (4 * D) as f64;
+            assert!(sent > 80.0 + 4.9, "{sent} updates in 80 rounds");
+            println!("{sent:.1} updates were sent in 80 rounds, as one or more of them went direct");
+            solond.log.iter().filter(|line| line.contains("the faster way")).for_each(|line| println!("{line}"));
+        }
         workers.into_iter().for_each(Worker::leave);
         let pushed = Pushed::of(&mut solond);
         let ratio = sent as f64 / (ROUNDS * 4 * D as u64) as f64;

@@ -64,6 +64,17 @@ impl Reporter {
                     tracing::info!(worker, why = %why, "worker gets every update from here, and passes none on");
                 }
             }
+            Event::Way { relayed, before, now } => {
+                let (way, other) = if relayed { ("relay", "direct") } else { ("direct", "relay") };
+                let ms = |took: std::time::Duration| took.as_secs_f64() * 1e3;
+                tracing::info!(
+                    way,
+                    ms = ms(now),
+                    other,
+                    other_ms = ms(before),
+                    "updates go the faster way: most workers have one so long after its round's end"
+                );
+            }
             Event::BadCarrier { worker, wrong } => {
                 if self.may_write(worker as usize, now) {
                     let what = if wrong { "wrong" } else { "late" };

@@ -155,14 +155,14 @@ pub fn relay_of(config: &Config) -> Result<pipeline::Relay, String> {
     let chunk = 4 * config.layout().chunk(0).len;
     let why = match config.push.way {
         PushWay::Direct => "push.way is direct".into(),
-        PushWay::Relay => return Ok(pipeline::Relay { repair, all: true }),
+        PushWay::Relay => return Ok(pipeline::Relay { repair, auto: false }),
         PushWay::Auto if workers < AUTO_WORKERS => format!("{workers} workers are fewer than {AUTO_WORKERS}"),
         PushWay::Auto if workers > RELAY_WORKERS_MAX => format!("{workers} workers are more than {RELAY_WORKERS_MAX}"),
         PushWay::Auto if compression < 2 => "without compression the upload takes as long as the download".into(),
         PushWay::Auto if chunk < AUTO_CHUNK_BYTES => format!("chunks of {chunk} bytes are short"),
         PushWay::Auto if config.listen.transport == Transport::Rdma => "workers come by RDMA".into(),
         PushWay::Auto if config.listen.address.ip().is_loopback() => "workers are on this machine".into(),
-        PushWay::Auto => return Ok(pipeline::Relay { repair, all: false }),
+        PushWay::Auto => return Ok(pipeline::Relay { repair, auto: true }),
     };
     Err(why)
 }

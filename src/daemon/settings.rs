@@ -476,8 +476,8 @@ pub const SETTINGS: &[Setting] = &[
         doc: "With \"relay\" the daemon sends each chunk of an update to one worker and its hash to the others, so its link carries \
               an update once and not once per worker. The log says at the start what \"auto\" came to, and why: \"relay\" from 6 \
               workers on where job.compression is 2 or more (else the upload takes as long as the download), chunks have 4 KiB \
-              or more, and workers are on other machines. Workers by RDMA, and those that cannot reach each other, are always \
-              sent everything.",
+              or more, and workers are on other machines; it then measures, and goes the faster way. With \"auto\" workers by RDMA, \
+              and always those that cannot reach each other, are sent everything.",
     },
     Setting {
         section: "push",

@@ -24,6 +24,7 @@ mod ring;
 mod sabotage;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,9 +81,9 @@ pub struct Job {
 pub struct Relay {
     /// A chunk of which nothing came for so long is fetched from the daemon.
     pub repair: Duration,
-    /// Workers on the daemon's own machine take part too, although there is no link between them that it would spare; and those that
-    /// come by RDMA, although they pass on by TCP.
-    pub all: bool,
+    /// Only while that is measured to be faster, and not by workers on the daemon's own machine, between which there is no link that it
+    /// would spare; nor by those that come by RDMA, as they pass on by TCP.
+    pub auto: bool,
 }
 
 /// Why a worker gets all updates from the daemon although others pass them on.
@@ -308,6 +309,15 @@ pub enum Event {
         worker: u32,
         /// Why.
         why: Unrelayed,
+    },
+    /// Updates go another way from now on, since it is faster.
+    Way {
+        /// Workers pass them on.
+        relayed: bool,
+        /// From a round's end until most workers have its update, by the way before.
+        before: Duration,
+        /// By this one.
+        now: Duration,
     },
     /// A worker passed chunks of updates on late, or wrong, by the word of more workers than can lie: it is not asked to any more.
     BadCarrier {

@@ -15,6 +15,7 @@ use super::board::{Board, Counter};
 use super::relay::{Relays, Set};
 use super::ring::Consumer;
 use super::sabotage::{Bug, planted};
+use super::way::Ways;
 use super::{Admission, Context, Event, Heard, Job, Limits, Progress, Stage, StageName, ToPusher};
 use crate::memory::{Bell, SharedSlot, Slab};
 use crate::transport::{Outbound, Outgoing};
@@ -59,6 +60,8 @@ pub struct Pusher {
     credits_at_once: u64,
     /// Where updates are relayed.
     relays: Option<Relays>,
+    /// Where it is measured whether to relay them.
+    ways: Option<Ways>,
     /// Workers that are to be told of each other, and those that take nothing: filled and emptied within one step.
     orders: Vec<(usize, LinkOrder)>,
     slow: Set,
@@ -127,6 +130,7 @@ impl Pusher {
             admitted: inputs.admitted,
             decoded: inputs.decoded,
             heard: inputs.heard,
+            ways: relay.filter(|relay| relay.auto).map(|_| Ways::new(first)),
             relays,
             orders,
             slow: 0,
@@ -234,7 +238,7 @@ impl Pusher {
         let Some(mut peer) = self.peers[index].take() else { return };
         if let Some(relays) = &mut self.relays {
             relays.left(index);
-            if relays.is_empty() {
+            if relays.members() == 0 {
                 self.board.set_relays(false);
             }
         }

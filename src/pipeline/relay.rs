@@ -192,9 +192,9 @@ impl Relays {
         }
     }
 
-    /// Is nobody told of the relay?
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.iter().all(|member| member.session.is_none())
+    /// How many workers were told of the relay.
+    pub(super) fn members(&self) -> usize {
+        self.members.iter().filter(|member| member.session.is_some()).count()
     }
 
     /// Workers that were told of the relay.

@@ -275,7 +275,7 @@ impl Judge {
                     );
                 }
             }
-            Event::BadCarrier { .. } | Event::OtherDigest { .. } | Event::Unrelayed { .. } => {
+            Event::BadCarrier { .. } | Event::OtherDigest { .. } | Event::Unrelayed { .. } | Event::Way { .. } => {
                 unreachable!("the simulation relays nothing")
             }
             Event::Closed { round, report, .. } => self.close(*round, report),

@@ -1,6 +1,7 @@
 //! Sending a chunk once: to its carrier, with its hash to all others; and what workers say about it.
 
 use super::super::relay::{Bad, Set, bit, each};
+use super::super::way::Change;
 use super::super::{Heard, ToPusher, Unrelayed};
 use super::*;
 use crate::wire::{Said, Short, Why};
@@ -14,8 +15,8 @@ impl Pusher {
         let (Some(relays), Some(peer)) = (&mut self.relays, &mut self.peers[index]) else { return };
         let unfit = match peer.outbound.far() {
             None => Some(Unrelayed::NoAddress),
-            Some(address) if address.is_loopback() && !relays.relay.all => Some(Unrelayed::Local),
-            Some(_) if peer.outbound.writes() && !relays.relay.all => Some(Unrelayed::Rdma),
+            Some(address) if address.is_loopback() && relays.relay.auto => Some(Unrelayed::Local),
+            Some(_) if peer.outbound.writes() && relays.relay.auto => Some(Unrelayed::Rdma),
             Some(_) => None,
         };
         if let Some(why) = unfit {
@@ -45,7 +46,8 @@ impl Pusher {
         let mut carried = None;
         if let (Some(relays), Some(_)) = (&mut self.relays, hash) {
             let takers = takers.filter(|(at, _)| relays.is_member(*at)).fold(0, |set: Set, (at, _)| set | bit(at));
-            carried = relays.choose(round, takers);
+            let relayed = self.ways.as_mut().is_none_or(|ways| ways.relays(round));
+            carried = if relayed { relays.choose(round, takers) } else { None };
             if let Some(carried) = carried {
                 relays.hold((round, chunk), carried, (slot.clone(), len), context.now);
             }
@@ -146,10 +148,15 @@ impl Pusher {
                     return Err(Violation::Round { found: round, first: peer.digests_from, end: first });
                 }
                 peer.digests_from = round + 1;
+                let ways = self.ways.as_mut().filter(|_| relays.is_member(index));
+                let change = ways.and_then(|ways| ways.collected(round, context.now));
                 let (known, mine) = self.digests[(round % self.digests.len() as u64) as usize];
                 if known == round && mine != digest {
                     self.board.count(Counter::DigestMismatches, 1);
                     self.tell(Event::OtherDigest { worker: index as u32, round });
+                }
+                if let Some(Change { relayed, before, now }) = change {
+                    self.tell(Event::Way { relayed, before, now });
                 }
             }
         }
@@ -186,6 +193,9 @@ impl Pusher {
         let Some(relays) = &mut self.relays else { return };
         let at = (closed.round % self.digests.len() as u64) as usize;
         self.digests[at] = (closed.round, closed.digest);
+        if let Some(ways) = &mut self.ways {
+            ways.closed(closed.round, relays.members(), context.now);
+        }
         let orders = &mut self.orders;
         relays.closed(closed.round, |to, order| orders.push((to, order)));
         self.order(context);

@@ -51,7 +51,7 @@ struct Mesh {
 fn relayed(parameters: Parameters, relay: bool) -> Job {
     let mut job = job(parameters, D, 25);
     job.updates = 12;
-    job.relay = relay.then_some(Relay { repair: REPAIR, all: true });
+    job.relay = relay.then_some(Relay { repair: REPAIR, auto: false });
     job
 }
 
@@ -216,7 +216,7 @@ fn every_byte_of_the_update_leaves_the_daemon_once_and_every_worker_has_the_same
 #[test]
 fn nothing_is_relayed_where_nobody_asked_for_it_or_the_worker_is_on_the_daemons_own_machine() {
     let mut local = relayed(parameters(1), true);
-    local.relay = Some(Relay { repair: REPAIR, all: false });
+    local.relay = Some(Relay { repair: REPAIR, auto: true });
     for job in [relayed(parameters(1), false), local] {
         let mut mesh = Mesh::new(job);
         mesh.round(0);
