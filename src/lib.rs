@@ -15,6 +15,7 @@
 //! - [`daemon`]: configuration and life cycle of `solond`.
 //! - [`plan`]: what a job would tolerate, cost and take, before it is started.
 //! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
+//! - [`doctor`]: whether machines are fit for a job.
 //! - [`bench`](mod@bench): whole rounds with real processes, against rounds that only move bytes.
 
 pub mod attacks;
@@ -23,6 +24,7 @@ pub mod client;
 pub mod code;
 pub mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod memory;
 pub mod pipeline;
 pub mod plan;

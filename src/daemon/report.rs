@@ -64,6 +64,16 @@ impl Reporter {
                     tracing::info!(worker, why = %why, "worker gets every update from here, and passes none on");
                 }
             }
+            Event::NoLink { worker, peer } => {
+                if self.may_write(worker as usize, now) {
+                    tracing::info!(
+                        worker,
+                        peer,
+                        "two workers do not reach each other, and get from here what the other one carries: \
+                         `solon doctor --peer` between them says why"
+                    );
+                }
+            }
             Event::Way { relayed, before, now } => {
                 let (way, other) = if relayed { ("relay", "direct") } else { ("direct", "relay") };
                 let ms = |took: std::time::Duration| took.as_secs_f64() * 1e3;

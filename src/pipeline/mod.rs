@@ -310,6 +310,13 @@ pub enum Event {
         /// Why.
         why: Unrelayed,
     },
+    /// Two workers cannot reach each other.
+    NoLink {
+        /// The one that says so.
+        worker: u32,
+        /// The other one.
+        peer: u32,
+    },
     /// Updates go another way from now on, since it is faster.
     Way {
         /// Workers pass them on.

@@ -54,16 +54,14 @@ struct Member {
     session: Option<u64>,
     /// Where others reach it.
     reach: Option<(IpAddr, u16)>,
-    /// The workers with which it says to have a live link.
+    /// The workers with which it says to have a live link; and those of them that say so, too.
     linked: Set,
+    mutual: Set,
     /// The workers that complained of it, until their time is over; and those of them that got something wrong.
     complained: Set,
     wrong: Set,
     /// The workers whose link with it is to be ordered anew when their time is over.
     apart: Set,
-    /// Until which round it is not asked to carry, because of too many complaints, and how often that was.
-    bad_until: u64,
-    bad_times: u32,
     /// Chunks that it carries now.
     load: u32,
     /// Chunks that the daemon sent it of itself while it may have said that they are here.
@@ -83,7 +81,12 @@ impl Pair {
         if round > self.until.saturating_add(ROUNDS_OFF << self.times.min(DOUBLINGS)) {
             self.times = 0;
         }
-        self.until = round.saturating_add(ROUNDS_OFF << self.times.min(DOUBLINGS));
+        self.off(round, ROUNDS_OFF);
+    }
+
+    /// Off for so many rounds the first time, and twice as long each time.
+    fn off(&mut self, round: u64, rounds: u64) {
+        self.until = round.saturating_add(rounds << self.times.min(DOUBLINGS));
         self.times += 1;
     }
 }
@@ -116,6 +119,8 @@ pub(super) struct Relays {
     liars: u32,
     members: Vec<Member>,
     pairs: Vec<Pair>,
+    /// Until when each worker is not asked to carry, because of too many complaints: kept when it joins again.
+    bad: Vec<Pair>,
     /// Workers that answer for nothing, and are sent everything: for how long each, and who is now.
     silences: Vec<Pair>,
     silent: Set,
@@ -146,6 +151,7 @@ impl Relays {
             liars: liars as u32,
             members: vec![Member::default(); workers],
             pairs: vec![Pair::default(); workers * workers],
+            bad: vec![Pair::default(); workers],
             silences: vec![Pair::default(); workers],
             silent: 0,
             entries: Vec::with_capacity(updates),
@@ -153,13 +159,18 @@ impl Relays {
         }
     }
 
-    /// A new session was told of the relay.
-    pub(super) fn joined(&mut self, worker: usize, session: u64) {
+    /// A new session was told of the relay. Whoever passed on what was wrong is not asked for a while, longer each time: it may have been
+    /// repaired.
+    pub(super) fn joined(&mut self, worker: usize, session: u64, round: u64) {
         self.left(worker);
         self.members[worker].session = Some(session);
+        let bad = &mut self.bad[worker];
+        if bad.until == u64::MAX {
+            bad.off(round, ROUNDS_BAD);
+        }
     }
 
-    /// A session has ended: nobody waits for it, and nothing is held against the next one.
+    /// A session has ended: nobody waits for it.
     pub(super) fn left(&mut self, worker: usize) {
         self.members[worker] = Member::default();
         self.silences[worker] = Pair::default();
@@ -167,7 +178,8 @@ impl Relays {
         let workers = self.members.len();
         for other in 0..workers {
             let member = &mut self.members[other];
-            for set in [&mut member.linked, &mut member.complained, &mut member.wrong, &mut member.apart] {
+            let Member { linked, mutual, complained, wrong, apart, .. } = member;
+            for set in [linked, mutual, complained, wrong, apart] {
                 *set &= !bit(worker);
             }
             self.pairs[worker * workers + other] = Pair::default();
@@ -230,8 +242,8 @@ impl Relays {
         let [Some(_), Some(_)] = ends.map(|end| self.members[end].reach) else { return };
         self.links += 1;
         // What they had ends with the order, without a word.
-        self.members[one].linked &= !bit(other);
-        self.members[other].linked &= !bit(one);
+        self.set_linked(one, other, false);
+        self.set_linked(other, one, false);
         let [a, b] = ends.map(|end| self.members[end].session.unwrap_or(0));
         let parts = [self.links, one as u64, a, other as u64, b].map(u64::to_le_bytes);
         let key = *blake3::keyed_hash(&self.link_key, parts.as_flattened()).as_bytes();
@@ -241,20 +253,31 @@ impl Relays {
         }
     }
 
-    /// A worker says that it has, or has not, a link with another one.
+    /// A worker says that it has, or has not, a link with another one; `true` if that could not be made.
     /// That there is none accuses nobody: the other end may have left.
-    pub(super) fn linked(&mut self, worker: usize, peer: usize, session: u64, up: bool, round: u64) {
+    pub(super) fn linked(&mut self, worker: usize, peer: usize, session: u64, up: bool, round: u64) -> bool {
         if self.members[peer].session != Some(session) {
             // Of a session that is over.
-            return;
+            return false;
         }
+        let was = self.set_linked(worker, peer, up);
         if up {
-            self.members[worker].linked |= bit(peer);
-            return;
+            return false;
         }
-        self.members[worker].linked &= !bit(peer);
         self.members[peer].apart |= bit(worker);
         self.rest(worker, peer, round);
+        !was
+    }
+
+    /// Notes what `worker` says of its link with `peer`; what it said before.
+    fn set_linked(&mut self, worker: usize, peer: usize, up: bool) -> bool {
+        let was = self.members[worker].linked & bit(peer) != 0;
+        let both = up && self.members[peer].linked & bit(worker) != 0;
+        let set = |set: &mut Set, of: usize, is: bool| *set = *set & !bit(of) | if is { bit(of) } else { 0 };
+        set(&mut self.members[worker].linked, peer, up);
+        set(&mut self.members[worker].mutual, peer, both);
+        set(&mut self.members[peer].mutual, worker, both);
+        was
     }
 
     fn rest(&mut self, worker: usize, carrier: usize, round: u64) {
@@ -266,24 +289,23 @@ impl Relays {
         if self.members[carrier].complained & bit(worker) == 0 {
             self.rest(worker, carrier, round);
         }
-        let liars = self.liars;
-        let member = &mut self.members[carrier];
+        let (liars, member, bad) = (self.liars, &mut self.members[carrier], &mut self.bad[carrier]);
         member.complained |= bit(worker);
         if wrong {
             member.wrong |= bit(worker);
         }
         let for_ever = member.wrong.count_ones() > liars;
-        let off = member.bad_until > round;
+        let off = bad.until > round;
         // That something is late can be the network's fault: it takes more than for what is wrong.
         let enough = for_ever || member.complained.count_ones() > 2 * liars;
-        if !enough || off && (member.bad_until == u64::MAX || !for_ever) {
+        if !enough || off && (bad.until == u64::MAX || !for_ever) {
             return None;
         }
-        member.bad_until = match for_ever {
-            true => u64::MAX,
-            false => round.saturating_add(ROUNDS_BAD << member.bad_times.min(DOUBLINGS)),
-        };
-        member.bad_times += 1;
+        // Until it joins again, at least.
+        match for_ever {
+            true => bad.until = u64::MAX,
+            false => bad.off(round, ROUNDS_BAD),
+        }
         Some(Bad { carrier, wrong: for_ever })
     }
 
@@ -292,12 +314,9 @@ impl Relays {
         let workers = self.members.len();
         let takers = takers & !self.silent;
         let targets = |carrier: usize| {
-            let Member { linked, complained, bad_until, load, .. } = self.members[carrier];
-            if takers & bit(carrier) == 0 || bad_until > round || load >= self.carried {
-                return 0;
-            }
-            let both = |worker: &usize| self.members[*worker].linked & bit(carrier) != 0;
-            each(linked & takers & !complained & !bit(carrier)).filter(both).fold(0, |set, worker| set | bit(worker))
+            let Member { mutual, complained, load, .. } = self.members[carrier];
+            let asked = takers & bit(carrier) != 0 && self.bad[carrier].until <= round && load < self.carried;
+            if asked { mutual & takers & !complained } else { 0 }
         };
         // Not whoever has just come and has few links: the rest would all be served by the daemon.
         let most = (0..workers).map(|carrier| targets(carrier).count_ones()).max().filter(|most| *most > 0)?;

@@ -275,7 +275,11 @@ impl Judge {
                     );
                 }
             }
-            Event::BadCarrier { .. } | Event::OtherDigest { .. } | Event::Unrelayed { .. } | Event::Way { .. } => {
+            Event::BadCarrier { .. }
+            | Event::OtherDigest { .. }
+            | Event::Unrelayed { .. }
+            | Event::Way { .. }
+            | Event::NoLink { .. } => {
                 unreachable!("the simulation relays nothing")
             }
             Event::Closed { round, report, .. } => self.close(*round, report),

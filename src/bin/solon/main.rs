@@ -5,6 +5,7 @@
 
 mod bench;
 mod demo;
+mod doctor;
 mod plan;
 mod rdma;
 
@@ -26,6 +27,7 @@ struct CommandLine {
 enum Command {
     Bench(bench::Arguments),
     Demo(demo::Arguments),
+    Doctor(doctor::Arguments),
     Plan(plan::Arguments),
     Rdma(rdma::Arguments),
     #[command(flatten)]
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchRole(role) => bench::run_role(role),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Rdma(arguments) => rdma::run(arguments),
         Command::DemoWorker(arguments) => solon::demo::worker::run(&arguments)

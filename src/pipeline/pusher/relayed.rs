@@ -1,5 +1,7 @@
 //! Sending a chunk once: to its carrier, with its hash to all others; and what workers say about it.
 
+use std::net::IpAddr;
+
 use super::super::relay::{Bad, Set, bit, each};
 use super::super::way::Change;
 use super::super::{Heard, ToPusher, Unrelayed};
@@ -31,7 +33,7 @@ impl Pusher {
             ..Header::new(Kind::Relay)
         };
         if peer.outbound.send(Outgoing::Short(Short::new(header, &relays.hash_key))).is_ok() {
-            relays.joined(index, peer.session);
+            relays.joined(index, peer.session, self.first);
             self.board.set_relays(true);
         }
     }
@@ -115,7 +117,12 @@ impl Pusher {
         match said {
             Said::Reach { address, port } => {
                 let far = self.peers[index].as_ref().and_then(|peer| peer.outbound.far());
-                let Some(address) = address.or(far) else { return Ok(()) };
+                // Others are never sent to what is no machine's address, or to their own: a worker would say what is not its.
+                let own = far.is_some_and(|far| far.is_loopback());
+                let nowhere = |address: &IpAddr| {
+                    address.is_unspecified() || address.is_multicast() || address.is_loopback() && !own
+                };
+                let Some(address) = address.filter(|address| !nowhere(address)).or(far) else { return Ok(()) };
                 let orders = &mut self.orders;
                 relays.reach(index, address, port, |to, order| orders.push((to, order)))?;
                 self.order(context);
@@ -125,7 +132,9 @@ impl Pusher {
                 if peer >= workers || peer == index {
                     return Err(Violation::Worker(peer as u32));
                 }
-                relays.linked(index, peer, session, up, first);
+                if relays.linked(index, peer, session, up, first) {
+                    self.tell(Event::NoLink { worker: index as u32, peer: peer as u32 });
+                }
             }
             Said::Have { round, chunk } => {
                 if let Some(len) = relays.have(index, round, chunk)? {

@@ -12,7 +12,7 @@ fn relays(liars: usize, carried: usize) -> Relays {
 fn mesh(liars: usize, carried: usize) -> Relays {
     let mut relays = relays(liars, carried);
     for worker in 0..P {
-        relays.joined(worker, 100 + worker as u64);
+        relays.joined(worker, 100 + worker as u64, 0);
         relays.reach(worker, "10.0.0.1".parse().unwrap(), 7, |_, _| {}).unwrap();
     }
     for (worker, peer) in (0..P * P).map(|at| (at / P, at % P)).filter(|(a, b)| a != b) {
@@ -149,9 +149,23 @@ fn a_carrier_of_whom_more_complain_than_can_lie_is_named_once_and_carries_no_mor
         relays.closed(ROUNDS_BAD, |_, _| {});
         let carriers: Vec<_> = (0..P).map(|_| relays.choose(ROUNDS_BAD, ALL).unwrap().0).collect();
         assert_eq!(carriers.contains(&carrier), !wrong, "late ones may try again");
-        relays.joined(carrier, 500);
+        relays.joined(carrier, 500, 0);
         assert!(relays.choose(0, ALL).unwrap().1 & bit(carrier) == 0, "its links are gone with its session");
+        for peer in (0..P).filter(|peer| *peer != carrier) {
+            relays.linked(carrier, peer, 100 + peer as u64, true, 0);
+            relays.linked(peer, carrier, 500, true, 0);
+        }
+        let mut asked = |round| (0..P).any(|_| relays.choose(round, ALL).unwrap().0 == carrier);
+        assert_eq!([asked(ROUNDS_BAD - 1), asked(ROUNDS_BAD)], [false, true], "nobody comes clean by joining again");
     }
+}
+
+#[test]
+fn a_link_that_could_not_be_made_is_told_from_one_that_broke() {
+    let mut relays = mesh(1, 2);
+    assert!(!relays.linked(0, 1, 101, false, 0), "it was there");
+    assert!(relays.linked(0, 1, 101, false, 0));
+    assert!(!relays.linked(0, 1, 999, false, 0), "with a session that is over");
 }
 
 #[test]
@@ -162,7 +176,7 @@ fn whoever_leaves_is_waited_for_no_more_and_blamed_for_nothing_in_its_next_sessi
         relays.have(worker, 0, 0).unwrap();
     }
     relays.left(carrier);
-    relays.joined(carrier, 700);
+    relays.joined(carrier, 700, 0);
     assert_eq!(relays.fetch(1, 0, 0, Why::Wrong, 0).unwrap().unwrap().bad, None);
     relays.linked(1, carrier, 100, false, 0);
     assert_eq!(relays.members[carrier].apart, 0, "a word about the old session");
@@ -180,7 +194,7 @@ fn a_link_that_broke_is_ordered_anew_after_a_while_with_another_key() {
     let mut relays = relays(1, 2);
     let mut orders = Vec::new();
     for worker in 0..2 {
-        relays.joined(worker, 100 + worker as u64);
+        relays.joined(worker, 100 + worker as u64, 0);
         relays
             .reach(worker, "10.0.0.1".parse().unwrap(), 7 + worker as u16, |to, order| orders.push((to, order)))
             .unwrap();
@@ -196,7 +210,7 @@ fn a_link_that_broke_is_ordered_anew_after_a_while_with_another_key() {
     assert_eq!(relays.choose(0, 3), None, "only one end says so");
     relays.linked(1, 0, 100, true, 0);
     assert!(relays.choose(0, 3).is_some());
-    relays.linked(0, 1, 101, false, 0);
+    assert!(!relays.linked(0, 1, 101, false, 0), "it was there, and broke");
     assert_eq!(relays.choose(0, 3), None);
     let mut again = Vec::new();
     relays.closed(ROUNDS_OFF - 1, |to, order| again.push((to, order)));
