@@ -100,6 +100,8 @@ pub struct Sweep {
     drawn: Option<[u8; 32]>,
     /// Groups that are checked.
     tally: Vec<usize>,
+    /// How far each group that was checked and agrees is from agreeing, over the tolerance; else 0.
+    ratios: Vec<f64>,
     /// Columns of the last sweep, and those of which squares were taken.
     width: usize,
     counted: usize,
@@ -184,6 +186,7 @@ impl Sweep {
             key: Key::new(&[0; 32]),
             drawn: None,
             tally: Vec::with_capacity(groups),
+            ratios: vec![0.0; groups],
             width: 0,
             counted: 0,
             made_for: Vec::with_capacity(groups),
@@ -222,7 +225,7 @@ impl Sweep {
     }
 
     /// [`Sweep::run`], and then again over the groups that were to be checked and do not agree, to learn who it is: their tasks
-    /// become that, those of groups that agree nothing. Says how far the latter are from agreeing, relative to the tolerance.
+    /// become that, those of groups that agree nothing. How far the latter are from agreeing [`Sweep::ratio`] says.
     ///
     /// # Panics
     /// As [`Sweep::run`].
@@ -234,13 +237,14 @@ impl Sweep {
         chunk: &Chunk,
         scale: f32,
         out: &mut [f32],
-    ) -> f64 {
+    ) {
         self.run(seed, tasks, shards, chunk, scale, out);
-        let (mut ratio, mut doubtful) = (0f64, false);
+        let mut doubtful = false;
+        self.ratios.fill(0.0);
         for (group, task) in tasks.iter_mut().enumerate().filter(|(_, task)| task.learn == Learn::Whether) {
             let checked = self.checked(group);
             if checked.agrees {
-                ratio = ratio.max(checked.ratio);
+                self.ratios[group] = checked.ratio;
                 task.learn = Learn::Nothing;
             } else {
                 (task.learn, doubtful) = (Learn::Who, true);
@@ -249,7 +253,11 @@ impl Sweep {
         if doubtful {
             self.learn(seed, tasks, shards, chunk);
         }
-        ratio
+    }
+
+    /// How far a group that [`Sweep::run_and_look`] has found to agree was from agreeing, relative to the tolerance; else 0.
+    pub fn ratio(&self, group: usize) -> f64 {
+        self.ratios[group]
     }
 
     /// Learns what the tasks say, and recovers nothing.

@@ -4,8 +4,10 @@
 //! - [`config`]: the file, the environment and the flags become one typed [`config::Config`], or a list of all that is
 //!   wrong with them.
 //! - [`serve`]: from a configuration to a running pipeline, until a signal ends it.
+//! - [`calibrate`]: the tolerance that a job needs.
 //! - [`exit`]: the table of exit codes.
 
+pub mod calibrate;
 pub mod config;
 mod cores;
 mod door;

@@ -467,6 +467,14 @@ fn say_counters(handle: &Handle) {
 /// # Errors
 /// If the daemon cannot start, or one of its threads ends.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
+    serve_until(config, |_| false).map(|_| ())
+}
+
+/// [`serve`], also until `enough` says so of the daemon, which is asked a few times per second. What is left of it can still be read.
+///
+/// # Errors
+/// As there.
+pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> Result<Handle, ServeError> {
     let signal = Arc::new(AtomicBool::new(false));
     for number in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register_conditional_shutdown(number, 1, signal.clone()).map_err(ServeError::System)?;
@@ -521,7 +529,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
             say_counters(&daemon.handle);
             say_pushed(&daemon.handle);
         }
-        if signal.load(Ordering::Relaxed) && give_up.is_none() {
+        if give_up.is_none() && (signal.load(Ordering::Relaxed) || enough(&daemon)) {
             tracing::info!("stopping: the round that has begun ends first");
             daemon.handle.request_stop();
             // Its deadline, what every worker has to take what was pushed, and to leave.
@@ -550,5 +558,5 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     report_calls(&handle);
     say_pushed(&handle);
     tracing::info!(next_round = handle.board.closed(), "stopped");
-    Ok(())
+    Ok(handle)
 }

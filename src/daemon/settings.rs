@@ -304,7 +304,8 @@ pub const SETTINGS: &[Setting] = &[
         unit: "relative",
         help: "Rounding error that is not held to be a lie, relative to the size of a group's shards",
         doc: "The default is 6 x 2^-24: workers of a group compute bit by bit the same. Raise it if they cannot (GPU \
-              kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen. With \
+              kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen. `solon \
+              calibrate` finds it from clean rounds of your job. With \
               16 bits per number and compression above 1 it is 6 x 2^-8 (bf16) or 6 x 2^-11 (f16) by default, and at \
               least a third of that.",
     },

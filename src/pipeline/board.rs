@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::code::Rows;
 use crate::wire::{Resume, WORKERS_MAX, WorkerSet};
 
+use super::noise::{Counts, Noise};
 use super::{Job, StageName};
 
 /// What is counted over the life of the daemon. Each is a plain rising number.
@@ -117,6 +118,8 @@ pub struct Board {
     relays: AtomicBool,
     tallies: Box<[Tally]>,
     late_liars: [AtomicU64; WORKERS_MAX / 64],
+    /// Per group: how far apart its words were.
+    noise: Box<[Counts]>,
     counters: [AtomicU64; COUNTERS],
     /// Nanoseconds that each stage was busy for, on all its cores together.
     busy: [AtomicU64; StageName::ALL.len()],
@@ -161,6 +164,7 @@ impl Board {
             heard: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
             tallies: (0..2 * job.plan.window as usize).map(tally).collect(),
             late_liars: zeros(),
+            noise: (0..parameters.groups()).map(|_| Counts::new()).collect(),
             counters: zeros(),
             busy: zeros(),
             stop_requested: AtomicBool::new(false),
@@ -328,11 +332,17 @@ impl Board {
     }
 
     /// Residual over tolerance of a word that was believed: of the rows that agree, and of all that came.
-    pub(super) fn believed(&self, round: u64, ratio: f32, received: f32) {
+    pub(super) fn believed(&self, round: u64, group: usize, ratio: f32, received: f32) {
+        self.noise[group].count(received);
         let tally = self.tally(round);
         // The bits of floats that are not negative rise with their values.
         tally.ratio.fetch_max(ratio.max(0.0).to_bits(), Ordering::Relaxed);
         tally.received_ratio.fetch_max(received.max(0.0).to_bits(), Ordering::Relaxed);
+    }
+
+    /// How far apart the shards of a group's words were that have been believed so far, those of liars included: over the tolerance.
+    pub fn noise(&self, group: usize) -> Noise {
+        self.noise[group].noise()
     }
 
     pub(super) fn received_ratio(&self, round: u64) -> f32 {

@@ -386,12 +386,12 @@ impl Decoder {
             self.gathers[index as usize].words(&self.held).enumerate().map(|(group, held)| self.task(group, held)),
         );
         let scale = self.job.plan.scale;
-        let ratio = self.with_shards(index, chunk, |sweep, shards| {
-            sweep.run_and_look(&seed, &mut tasks, shards, chunk, scale, out) as f32
+        self.with_shards(index, chunk, |sweep, shards| {
+            sweep.run_and_look(&seed, &mut tasks, shards, chunk, scale, out);
         });
         used.clear();
         for (group, task) in tasks.iter().enumerate() {
-            let rows = self.conclude(index, group, task, &seed, chunk.width, ratio);
+            let rows = self.conclude(index, group, task, &seed, chunk.width);
             used.extend(rows.map(|rows| self.sweep.used(rows)));
         }
         let decided = used.len() == tasks.len();
@@ -430,15 +430,7 @@ impl Decoder {
     }
 
     /// Draws the consequences of what a sweep has learnt of a group's word; the rows that agree, if it is decided.
-    fn conclude(
-        &mut self,
-        index: u32,
-        group: usize,
-        task: &Task,
-        seed: &[u8; 32],
-        width: usize,
-        ratio: f32,
-    ) -> Option<Rows> {
+    fn conclude(&mut self, index: u32, group: usize, task: &Task, seed: &[u8; 32], width: usize) -> Option<Rows> {
         let at = self.gathers[index as usize].words[group].expect("every group's word is here") as usize;
         let Held { mut word, verdict } = self.held[at].take().expect("a gather points to held words");
         let (came, place) = (word.present, self.entry(word.round, word.group, word.chunk));
@@ -452,7 +444,8 @@ impl Decoder {
             }
             (_, Learn::Nothing | Learn::Whether) => {
                 if self.job.plan.rule != Rule::Mean {
-                    self.board.believed(word.round, ratio, ratio);
+                    let ratio = self.sweep.ratio(group) as f32;
+                    self.board.believed(word.round, group, ratio, ratio);
                 }
                 // Complete, or nobody checks anything: no shard can come that would have to be checked.
                 self.entries[place] = Entry { round: word.round, state: State::Unknown };

@@ -4,6 +4,7 @@
 //! dispatched, what goes wrong is printed to standard error, and the process ends with a code of [`solon::daemon::exit`].
 
 mod bench;
+mod calibrate;
 mod demo;
 mod doctor;
 mod plan;
@@ -26,6 +27,7 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::Arguments),
+    Calibrate(calibrate::Arguments),
     Demo(demo::Arguments),
     Doctor(doctor::Arguments),
     Plan(plan::Arguments),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let done = match CommandLine::parse().command {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::BenchRole(role) => bench::run_role(role),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Plan(arguments) => plan::run(arguments),

@@ -195,7 +195,7 @@ impl Judge {
     /// Reports what a decided word says of its rows.
     pub fn announce(&self, word: &Word, agreement: &Agreement) {
         let ratio = |residual: f64| (residual / agreement.tolerance) as f32;
-        self.board.believed(word.round, ratio(agreement.residual), ratio(agreement.received));
+        self.board.believed(word.round, word.group as usize, ratio(agreement.residual), ratio(agreement.received));
         self.name(word.round, word.group, agreement.liars, agreement.suspects);
     }
 
