@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::owner::Forked;
 use crate::transport::Disconnect;
 use crate::wire::{HandshakeError, Refusal, Report, RoundOutcome, UndecodableReason};
 
@@ -98,13 +99,25 @@ pub enum ClientError {
         /// How long this call waited.
         waited: Duration,
     },
+    /// The caller's [`Interrupt`](super::Interrupt) had the wait given up.
+    #[error("the wait for round {round} was interrupted; the round goes on: wait again, or leave")]
+    Interrupted {
+        /// The round.
+        round: u64,
+    },
+    /// This process was forked from the one that joined.
+    #[error(transparent)]
+    Forked(#[from] Forked),
 }
 
 impl ClientError {
     /// Who must act.
     pub fn fault(&self) -> Fault {
         match self {
-            ClientError::Length { .. } | ClientError::WindowFull { .. } => Fault::Caller,
+            ClientError::Length { .. }
+            | ClientError::WindowFull { .. }
+            | ClientError::Interrupted { .. }
+            | ClientError::Forked(_) => Fault::Caller,
             // A round that does not end waits for workers, or its deadline is longer than the caller's patience.
             ClientError::Undecodable { .. } | ClientError::Timeout { .. } => Fault::Workers,
             ClientError::AggregatorLost { why, .. } => match why {
@@ -172,6 +185,9 @@ pub enum JoinError {
     /// The operating system gives no event queue, thread or random bytes.
     #[error("cannot set up the worker's side: {0}")]
     Local(io::Error),
+    /// This process was forked from the one that joined.
+    #[error(transparent)]
+    Forked(#[from] Forked),
 }
 
 impl JoinError {
@@ -182,7 +198,9 @@ impl JoinError {
             JoinError::Connect { .. } | JoinError::Io { .. } | JoinError::Lost(_) => Fault::Network,
             JoinError::Handshake(HandshakeError::Refused(Refusal::Stopping)) => Fault::Aggregator,
             JoinError::Handshake(HandshakeError::Refused(_)) => Fault::Caller,
-            JoinError::Generator { .. } | JoinError::Local(_) | JoinError::NoRdma { .. } => Fault::Caller,
+            JoinError::Generator { .. } | JoinError::Local(_) | JoinError::NoRdma { .. } | JoinError::Forked(_) => {
+                Fault::Caller
+            }
             JoinError::Handshake(_) => Fault::Network,
         }
     }

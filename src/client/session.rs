@@ -429,6 +429,8 @@ impl Session {
     /// stay.
     pub fn hang_up(&mut self) {
         self.lost.get_or_insert(Lost::Connection(Disconnect::Closed));
+        // Now, even if a child of this process still has the descriptors.
+        self.inbound.close();
         let (nobody, _) = memory::pair(1);
         (self.inbound, self.outbound, self.relay) = (nobody.inbound, nobody.outbound, None);
     }

@@ -15,8 +15,11 @@ use mio::Waker;
 use super::driver::Driver;
 use super::error::{ClientError, JoinError, Lost};
 use super::join::{Agreed, Way, join};
+use super::joined::Joined;
 use super::landing::update_in;
 use super::mesh::Mesh;
+use super::owner::{Forked, Owner};
+use super::patience::{Interrupt, Patience};
 use super::relay::Carry;
 use super::session::{Session, Source, Tamper};
 use crate::code::Place;
@@ -46,6 +49,8 @@ pub struct JoinOptions {
     pub rdma: rdma::Options,
     /// Where other workers reach this one, if not at the address that it reaches the daemon from.
     pub advertise: Option<IpAddr>,
+    /// What has a call give up its wait for a round; joining and leaving are bounded in time, and do not ask.
+    pub interrupt: Option<Interrupt>,
 }
 
 impl JoinOptions {
@@ -62,34 +67,13 @@ impl JoinOptions {
             transport: Transport::Auto,
             rdma: rdma::Options::default(),
             advertise: None,
+            interrupt: None,
         }
     }
 }
 
-/// How a worker came (back) into a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Joined {
-    /// The first round that this session takes part in.
-    pub round: u64,
-    /// Rounds that were closed since the last one that this worker collected: their updates are gone, so its model must be
-    /// restored from another worker's or a checkpoint. 0 for a worker that has missed nothing; `None` if the daemon has
-    /// another update for the worker's last round, or counts from an earlier one (it was restarted without its journal).
-    pub missed: Option<u64>,
-}
-
-impl Joined {
-    fn after(last: Option<Resume>, daemon: Option<Resume>, round: u64) -> Joined {
-        let missed = match last {
-            None => Some(0),
-            Some(mine) if mine.round >= round => None,
-            Some(mine) if daemon.is_some_and(|d| d.round == mine.round && d.digest != mine.digest) => None,
-            Some(mine) => Some(round - mine.round - 1),
-        };
-        Joined { round, missed }
-    }
-}
-
 struct Shared {
+    owner: Owner,
     driver: Mutex<Driver>,
     /// Calls that want the driver, or have it.
     callers: AtomicUsize,
@@ -101,6 +85,10 @@ struct Shared {
 impl Shared {
     /// Takes the driver away from the thread.
     fn driver(&self) -> Caller<'_> {
+        if let Err(forked) = self.owner.check() {
+            // The lock may be held by a thread that this process does not have.
+            panic!("{forked}");
+        }
         self.callers.fetch_add(1, Ordering::SeqCst);
         // Fails only if the counter behind it is full, and then the thread is awake.
         let _ = self.waker.wake();
@@ -157,6 +145,9 @@ fn receive_meanwhile(shared: &Shared) {
 }
 
 /// A worker in a job.
+///
+/// It belongs to the process that joined. In a child that was forked from it every call fails with [`Forked`] at once (those that
+/// return no error panic), and dropping it there disturbs nobody: the parent goes on.
 pub struct Worker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -199,6 +190,11 @@ impl std::ops::Deref for Update {
 
 impl Drop for Update {
     fn drop(&mut self) {
+        if self.shared.owner.check().is_err() {
+            // Who else was about to use the place in the parent is not here to finish.
+            std::mem::forget(self.place.take());
+            return;
+        }
         self.place = None;
         // Somebody may wait for the place. Fails only if the counter behind it is full, and then nobody sleeps.
         let _ = self.shared.waker.wake();
@@ -243,6 +239,7 @@ impl Worker {
             driver.turn(Some(left), None)?;
         };
         let shared = Arc::new(Shared {
+            owner: Owner::this(),
             driver: Mutex::new(driver),
             callers: AtomicUsize::new(0),
             idle: Condvar::new(),
@@ -263,9 +260,18 @@ impl Worker {
     /// # Errors
     /// As [`Worker::join`]; [`JoinError::is_transient`] tells whether to try again.
     pub fn rejoin(&mut self) -> Result<Joined, JoinError> {
+        self.shared.owner.check()?;
         self.stop();
         *self = Worker::join_after(&self.options, self.last)?;
         Ok(self.joined)
+    }
+
+    /// Fails in a process that was forked from the one that joined.
+    ///
+    /// # Errors
+    /// There.
+    pub fn check_process(&self) -> Result<(), Forked> {
+        self.shared.owner.check()
     }
 
     /// How this session began.
@@ -324,7 +330,8 @@ impl Worker {
         self.shared.driver().session.is_behind()
     }
 
-    fn check_length(&self, what: &'static str, found: usize) -> Result<(), ClientError> {
+    fn check_call(&self, what: &'static str, found: usize) -> Result<(), ClientError> {
+        self.shared.owner.check()?;
         let expected = self.plan.layout.dimension();
         if found == expected { Ok(()) } else { Err(ClientError::Length { what, found, expected }) }
     }
@@ -343,10 +350,10 @@ impl Worker {
     /// # Errors
     /// As [`Worker::submit`].
     pub fn submit_tampered(&mut self, gradient: &[f32], mut tamper: Option<Tamper<'_>>) -> Result<u64, ClientError> {
-        self.check_length("the gradient", gradient.len())?;
+        self.check_call("the gradient", gradient.len())?;
         let mut driver = self.shared.driver();
         let round = driver.session.begin()?;
-        let patience = Patience::new(round, self.options.round_timeout);
+        let mut patience = Patience::new(round, &self.options);
         loop {
             let queued = driver.session.pump(Source::Separate(gradient), reborrow(&mut tamper));
             let moved = if queued {
@@ -371,7 +378,7 @@ impl Worker {
     /// If the round is undecodable (then `update` must not be used; the next round can go on), the length is wrong, time is up
     /// (call again), or the aggregator is lost.
     pub fn wait(&mut self, update: &mut [f32]) -> Result<Report, ClientError> {
-        self.check_length("the buffer for the update", update.len())?;
+        self.check_call("the buffer for the update", update.len())?;
         self.finish(update, |_, _| {})
     }
 
@@ -380,15 +387,16 @@ impl Worker {
     /// # Errors
     /// As [`Worker::wait`].
     pub fn update(&mut self) -> Result<Update, ClientError> {
+        self.shared.owner.check()?;
         let mut driver = self.shared.driver();
-        let patience = Patience::new(driver.session.oldest().unwrap_or(0), self.options.round_timeout);
+        let mut patience = Patience::new(driver.session.oldest().unwrap_or(0), &self.options);
         let result = loop {
             if let Some(result) = driver.session.collect_place() {
                 break result;
             }
             match patience.turn(&mut driver, None) {
                 Ok(()) => {}
-                Err(error @ ClientError::Timeout { .. }) => return Err(error),
+                Err(error @ (ClientError::Timeout { .. } | ClientError::Interrupted { .. })) => return Err(error),
                 // What was complete when the connection ended counts.
                 Err(error) => break driver.session.collect_place().unwrap_or(Err(error)),
             }
@@ -426,7 +434,7 @@ impl Worker {
         buffer: &mut [f32],
         mut tamper: Option<Tamper<'_>>,
     ) -> Result<Report, ClientError> {
-        self.check_length("the buffer", buffer.len())?;
+        self.check_call("the buffer", buffer.len())?;
         {
             let mut driver = self.shared.driver();
             let session = &mut driver.session;
@@ -447,7 +455,7 @@ impl Worker {
     /// # Errors
     /// As [`Worker::wait`].
     pub fn follow(&mut self, update: &mut [f32]) -> Result<Report, ClientError> {
-        self.check_length("the buffer for the update", update.len())?;
+        self.check_call("the buffer for the update", update.len())?;
         self.shared.driver().session.skip();
         self.wait(update)
     }
@@ -459,7 +467,7 @@ impl Worker {
         mut before: impl FnMut(&mut Session, &[f32]),
     ) -> Result<Report, ClientError> {
         let mut driver = self.shared.driver();
-        let patience = Patience::new(driver.session.oldest().unwrap_or(0), self.options.round_timeout);
+        let mut patience = Patience::new(driver.session.oldest().unwrap_or(0), &self.options);
         let result = loop {
             before(&mut driver.session, update);
             if let Some(result) = driver.session.collect(update) {
@@ -467,7 +475,7 @@ impl Worker {
             }
             match patience.turn(&mut driver, Some(update)) {
                 Ok(()) => {}
-                Err(error @ ClientError::Timeout { .. }) => {
+                Err(error @ (ClientError::Timeout { .. } | ClientError::Interrupted { .. })) => {
                     driver.session.abandon();
                     driver.session.withdraw(update);
                     return Err(error);
@@ -504,6 +512,9 @@ impl Worker {
 
     /// Leaves the job in peace: what was submitted still goes, for a second at most.
     pub fn leave(mut self) {
+        if self.shared.owner.check().is_err() {
+            return;
+        }
         let mut driver = self.shared.driver();
         driver.session.leave(Instant::now());
         let until = Instant::now() + Duration::from_secs(1);
@@ -533,6 +544,11 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if self.shared.owner.check().is_err() {
+            // Kept for ever: to give any of it back would be to take it from the parent.
+            std::mem::forget((self.shared.clone(), self.thread.take()));
+            return;
+        }
         self.stop();
     }
 }
@@ -547,46 +563,5 @@ fn reborrow<'a>(tamper: &'a mut Option<Tamper<'_>>) -> Option<Tamper<'a>> {
     match tamper {
         Some(tamper) => Some(&mut **tamper),
         None => None,
-    }
-}
-
-/// How long one call waits for one round.
-struct Patience {
-    round: u64,
-    started: Instant,
-    limit: Duration,
-}
-
-impl Patience {
-    fn new(round: u64, limit: Duration) -> Patience {
-        Patience { round, started: Instant::now(), limit }
-    }
-
-    fn lost(&self, why: Lost) -> ClientError {
-        ClientError::AggregatorLost { round: self.round, why }
-    }
-
-    fn turn(&self, driver: &mut Driver, direct: Option<&mut [f32]>) -> Result<(), ClientError> {
-        let waited = self.started.elapsed();
-        if waited >= self.limit {
-            return Err(ClientError::Timeout { round: self.round, waited });
-        }
-        driver.turn(Some(self.limit - waited), direct).map_err(|why| self.lost(why))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_that_comes_back_learns_how_many_updates_it_has_missed() {
-        let at = |round, digest| Some(Resume { round, digest });
-        let missed = |last, daemon, round| Joined::after(last, daemon, round).missed;
-        assert_eq!(missed(None, at(9, 1), 10), Some(0));
-        assert_eq!(missed(at(9, 1), at(9, 1), 10), Some(0));
-        assert_eq!(missed(at(7, 1), at(9, 1), 10), Some(2));
-        assert_eq!(missed(at(9, 1), at(9, 2), 10), None, "another update for the same round");
-        assert_eq!(missed(at(9, 1), None, 0), None, "a daemon that counts from the beginning");
     }
 }

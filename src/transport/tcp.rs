@@ -9,11 +9,12 @@
 //! taken out of where they landed; that is a copy, and rare: the last chunk of a round is skipped, or a worker takes its leave.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::{Connection, Disconnect, Flushed, Inbound, Landing, Outbound, Outgoing};
@@ -298,7 +299,9 @@ impl Outbound for TcpOutbound {
             }
             let count = self.queue.len().min(FRAMES_PER_WRITE);
             self.calls += 1;
-            match (&self.stream).write_vectored(&parts[..count]) {
+            // A peer that has closed is an error of this call, never a SIGPIPE: that would end a program in another language.
+            let control = &mut SendAncillaryBuffer::default();
+            match sendmsg(&self.stream, &parts[..count], control, SendFlags::NOSIGNAL).map_err(io::Error::from) {
                 Ok(0) => return Err(Disconnect::Closed),
                 Ok(written) => {
                     bytes += written;
@@ -336,6 +339,7 @@ impl Outbound for TcpOutbound {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::TcpListener;
 
     use proptest::prelude::*;

@@ -83,6 +83,11 @@ impl WorkerSet {
         self.0.iter().all(|bits| *bits == 0)
     }
 
+    /// One bit per worker: that of worker `w` is bit `w % 64` of number `w / 64`.
+    pub fn bits(&self) -> &[u64; WORKERS_MAX / 64] {
+        &self.0
+    }
+
     /// The workers in rising order.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         (0..WORKERS_MAX).filter(|worker| self.contains(*worker))

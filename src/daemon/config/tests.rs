@@ -412,6 +412,8 @@ fn variables_that_look_like_settings_are_warned_of() {
     assert!(warnings[0].ends_with("did you mean SOLON_JOB_GROUPS?"), "{}", warnings[0]);
     assert!(warnings[1].ends_with("did you mean SOLON_LISTEN_ADDRESS?"), "{}", warnings[1]);
     assert!(warnings[2].starts_with("environment SOLON_LOG_FILE"), "{}", warnings[2]);
+    let of_a_worker = crate::client::VARIABLES.map(|name| (name, "3"));
+    assert_eq!(loaded(LEAST, &of_a_worker, &[]).warnings, [], "a worker's variables on the daemon's machine");
 }
 
 #[cfg(unix)]
