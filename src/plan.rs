@@ -428,6 +428,7 @@ fn memory(input: &PlanInput, parameters: Parameters) -> Memory {
         generator_digest: 0,
         layout: layout(input, parameters.compression()),
         precision: input.precision,
+        update_precision: Precision::F32,
         window: input.window as u32,
         credits: input.credits as u32,
         deadline_ms: 1,
