@@ -57,6 +57,8 @@ pub struct PlanInput {
     pub compression: usize,
     /// How the numbers of an upload stand on the wire.
     pub precision: Precision,
+    /// How those of an update do.
+    pub update_precision: Precision,
     /// Numbers in the gradient, d.
     pub dimension: usize,
     /// The daemon's link, in each direction.
@@ -86,6 +88,7 @@ impl PlanInput {
             stragglers: default("job.stragglers"),
             compression: default("job.compression"),
             precision: Precision::default(),
+            update_precision: Precision::default(),
             dimension,
             link: None,
             gradient_time: None,
@@ -409,7 +412,8 @@ fn traffic(input: &PlanInput, parameters: &Parameters) -> Traffic {
     let shard_numbers = (chunks - 1) * layout.chunk_width() as u64 + last.width as u64;
     let upload_per_worker = input.precision.shard_bytes(1) as u64 * shard_numbers + chunks * header;
     // The update's chunks, and the report that ends the round.
-    let download_per_worker = 4 * input.dimension as u64 + (chunks + 1) * header + REPORT_BYTES as u64;
+    let update = (input.update_precision.bytes() * input.dimension) as u64;
+    let download_per_worker = update + (chunks + 1) * header + REPORT_BYTES as u64;
     Traffic {
         chunks,
         upload_per_worker,
@@ -428,6 +432,7 @@ fn memory(input: &PlanInput, parameters: Parameters) -> Memory {
         generator_digest: 0,
         layout: layout(input, parameters.compression()),
         precision: input.precision,
+        update_precision: input.update_precision,
         window: input.window as u32,
         credits: input.credits as u32,
         deadline_ms: 1,

@@ -78,7 +78,7 @@ const GROUPS: usize = 2;
 const WORKERS: usize = 14;
 const LIARS: usize = 2;
 
-fn job(linger: &str, precision: &str) -> Job {
+fn job(linger: &str, precision: &str, update_precision: &str) -> Job {
     let mut flags = vec!["--job-dimension", "1501", "--job-groups", "2", "--job-stragglers", "1"];
     flags.extend([
         "--chunks-width",
@@ -89,6 +89,8 @@ fn job(linger: &str, precision: &str) -> Job {
         linger,
         "--job-precision",
         precision,
+        "--push-precision",
+        update_precision,
     ]);
     job_of(&config(&flags), [5; 32], 6).unwrap()
 }
@@ -96,16 +98,16 @@ fn job(linger: &str, precision: &str) -> Job {
 #[test]
 fn pipeline_and_sessions_allocate_nothing_from_the_first_round_on_and_all_slots_come_back() {
     let ways = [
-        ("0", 1, "f32", false),
-        ("0", 2, "f32", false),
-        ("60000", 1, "f32", false),
-        ("0", 2, "bf16", false),
-        ("60000", 1, "f16", false),
-        ("0", 2, "f32", true),
-        ("60000", 1, "f32", true),
+        ("0", 1, "f32", "f32", false),
+        ("0", 2, "f32", "f32", false),
+        ("60000", 1, "f32", "f32", false),
+        ("0", 2, "bf16", "f32", false),
+        ("60000", 1, "f16", "bf16", false),
+        ("0", 2, "f32", "f32", true),
+        ("60000", 1, "f32", "bf16", true),
     ];
-    for (linger, lanes, precision, relayed) in ways {
-        let mut job = job(linger, precision);
+    for (linger, lanes, precision, update_precision, relayed) in ways {
+        let mut job = job(linger, precision, update_precision);
         job.relay = relayed.then_some(Relay { repair: Duration::from_secs(60), auto: false });
         let mut dice = Dice::new(lanes as u64);
         let mut pipeline = Pipeline::new(&job, &Bells::silent(lanes));
@@ -157,7 +159,7 @@ fn pipeline_and_sessions_allocate_nothing_from_the_first_round_on_and_all_slots_
                 now += Duration::from_micros(1);
             }
         }
-        assert_eq!(count, 0, "linger {linger}, {lanes} lanes, relayed: {relayed}");
+        assert_eq!(count, 0, "linger {linger}, {lanes} lanes, updates {update_precision}, relayed: {relayed}");
         let counted = |counter| pipeline.handle.board.counted(counter);
         assert_eq!(counted(Counter::RoundsComplete), 12);
         assert_eq!(counted(Counter::UpdateBytesCarried) > 0, relayed);
@@ -202,7 +204,7 @@ fn let_in(listener: &TcpListener, job: &Job, handle: &Handle) {
 fn a_reactor_over_tcp_allocates_nothing_from_the_first_round_on() {
     const ROUNDS: u64 = 30;
     const PATIENCE: Duration = Duration::from_secs(60);
-    let job = job("0", "f32");
+    let job = job("0", "f32", "f32");
     let r = job.plan.parameters.redundancy();
     let mut reactor = Reactor::new(Idle::Park).unwrap();
     let bell = || vec![reactor.bell()];

@@ -2,12 +2,16 @@
 
 mod common;
 
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::{Solond, distance, gradient};
-use solon::client::{ClientError, Fault, JoinError, Lost, Worker};
-use solon::wire::{HandshakeError, Refusal, UndecodableReason};
+use solon::client::{ClientError, Fault, JoinError, JoinOptions, Lost, Worker};
+use solon::wire::{
+    CHALLENGE_BYTES, HEADER_BYTES, HandshakeError, Header, HeaderError, Kind, Refusal, UndecodableReason, VERSION,
+    header_bytes, refusal_of,
+};
 
 const D: usize = 5003;
 
@@ -68,6 +72,90 @@ fn shards_of_16_bits_are_half_as_long_and_liars_among_them_are_named() {
         });
         assert!(digests.iter().all(|digest| *digest == digests[0]), "everybody has the same updates");
     }
+}
+
+#[test]
+fn updates_of_16_bits_are_the_sum_rounded_once_in_whatever_way_a_worker_takes_them() {
+    // Replicas and one group: the sum is the gradient, bit by bit, whoever is waited for; rounded shards are rounded already.
+    let flags = ["--job-dimension", "5003", "--job-groups", "1", "--job-adversaries", "1", "--job-stragglers", "1"];
+    for (precision, shards) in [("bf16", "f32"), ("f16", "f32"), ("bf16", "bf16")] {
+        let more = ["--chunks-width", "300", "--push-precision", precision, "--job-precision", shards];
+        let flags = [&flags[..], &more, &["--job-compression", "1"]].concat();
+        let solond = Solond::start(&flags);
+        solond.all(4, |index, mut worker| {
+            let mut buffer = vec![0.0; D];
+            for round in 0..12 {
+                let gradient = gradient(0, round, D);
+                let wanted: Vec<u32> = match precision {
+                    "bf16" => gradient.iter().map(|x| half::bf16::from_f32(*x).to_f32().to_bits()).collect(),
+                    _ => gradient.iter().map(|x| half::f16::from_f32(*x).to_f32().to_bits()).collect(),
+                };
+                let bits = |update: &[f32]| update.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                let right = match index {
+                    0 => {
+                        buffer.copy_from_slice(&gradient);
+                        worker.exchange(&mut buffer).unwrap();
+                        bits(&buffer) == wanted
+                    }
+                    1 => {
+                        worker.submit(&gradient).unwrap();
+                        worker.wait(&mut buffer).unwrap();
+                        bits(&buffer) == wanted
+                    }
+                    2 => {
+                        let before = worker.copied();
+                        worker.submit(&gradient).unwrap();
+                        let update = worker.update().unwrap();
+                        assert_eq!(worker.copied(), before);
+                        bits(&update) == wanted
+                    }
+                    // Never submits.
+                    _ => {
+                        worker.follow(&mut buffer).unwrap();
+                        bits(&buffer) == wanted
+                    }
+                };
+                assert!(right, "{precision} {shards} worker {index} round {round}");
+            }
+            let (_, received) = worker.traffic();
+            let most = 12 * (2 * D + 64 * 18 + 64 + 552) + 64 * 12 * 18 + 64;
+            assert!(received < most as u64, "{precision} {shards} worker {index}: {received}, not {most}");
+        });
+    }
+}
+
+#[test]
+fn workers_and_daemons_of_another_protocol_version_tell_each_other_so() {
+    let other = VERSION - 1;
+    let sealed = move |mut header: [u8; HEADER_BYTES], payload: &[u8]| {
+        header[4..6].copy_from_slice(&other.to_le_bytes());
+        [&header[..], payload].concat()
+    };
+    // A worker of the version before.
+    let solond = Solond::start(&["--job-dimension", "5003"]);
+    let mut stream = TcpStream::connect(&solond.address).unwrap();
+    stream.read_exact(&mut [0; CHALLENGE_BYTES]).unwrap();
+    stream.write_all(&sealed(header_bytes(Header::new(Kind::Hello), &[0; 88]), &[0; 88])).unwrap();
+    let mut answer = [0; HEADER_BYTES];
+    stream.read_exact(&mut answer).unwrap();
+    let refusal = refusal_of(&Header::parse(&answer).unwrap()).unwrap();
+    assert_eq!(refusal, Refusal::Unreadable);
+    assert!(refusal.to_string().contains("version"), "{refusal}");
+    // A daemon of the version before.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let daemon = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&sealed(header_bytes(Header::new(Kind::Challenge), &[0; 32]), &[0; 32])).unwrap();
+    });
+    let error = Worker::join(&JoinOptions::new(address, "default", 0)).unwrap_err();
+    daemon.join().unwrap();
+    assert!(
+        matches!(error, JoinError::Handshake(HandshakeError::Header(HeaderError::Version(it))) if it == other),
+        "{error}"
+    );
+    let text = format!("protocol version {other}, this side speaks {VERSION}");
+    assert!(error.to_string().contains(&text), "{error}");
 }
 
 #[test]

@@ -180,6 +180,7 @@ fn plan() -> Plan {
         generator_digest: 0x6162_6364_6566_6768,
         layout: Layout::new(1_000_003, 4, 1234),
         precision: Precision::F16,
+        update_precision: Precision::Bf16,
         window: 7,
         credits: 9,
         deadline_ms: 11_000,
@@ -194,8 +195,8 @@ fn welcomes_and_plans_have_the_offsets_and_the_proof_of_the_page() {
     let welcome = Welcome { plan: plan(), worker: 25, session: 0x71, epoch: 0x8182_8384_8586_8788, last };
     let frame = welcome_frame(&welcome, &Credential::from_token("a token"), &CHALLENGE, &NONCE);
     let payload = &frame[HEADER_BYTES..];
-    let plan = &payload[..64];
-    let proof = tag("a token", &[b"welcome", &CHALLENGE, &NONCE, &payload[..144]]);
+    let plan = &payload[..72];
+    let proof = tag("a token", &[b"welcome", &CHALLENGE, &NONCE, &payload[..152]]);
     let mut fields = vec![
         ("plan", plan.to_vec()),
         ("plan_hash", blake3::hash(plan).as_bytes().to_vec()),
@@ -224,6 +225,7 @@ fn welcomes_and_plans_have_the_offsets_and_the_proof_of_the_page() {
         ("form", vec![1]),
         ("precision", vec![2]),
         ("generator_digest", le(0x6162_6364_6566_6768u64.to_le_bytes())),
+        ("update_precision", vec![1]),
     ];
     check_layout("plan", plan, &fields);
 }
@@ -362,8 +364,8 @@ fn kinds_have_the_numbers_ways_and_lengths_of_the_page() {
             Kind::Hello => ("->", (HELLO_BYTES - HEADER_BYTES).to_string()),
             Kind::Welcome => ("<-", (WELCOME_BYTES - HEADER_BYTES).to_string()),
             Kind::RoundEnd => ("<-", REPORT_BYTES.to_string()),
-            Kind::Shard => ("->", "4 x width".into()),
-            Kind::Update => ("<-", "4 x len".into()),
+            Kind::Shard => ("->", "(4 or 2) x width".into()),
+            Kind::Update => ("<-", "(4 or 2) x len".into()),
             Kind::Offer => ("<-", (OFFER_BYTES - HEADER_BYTES).to_string()),
             Kind::Attach => ("->", (ATTACH_BYTES - HEADER_BYTES).to_string()),
             Kind::Relay | Kind::Announce => ("<-", "32".into()),

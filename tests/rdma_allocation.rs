@@ -95,6 +95,7 @@ fn shards_updates_and_credits_over_rdma_allocate_nothing() {
         generator_digest: 0,
         layout,
         precision: Precision::F32,
+        update_precision: Precision::F32,
         window: WINDOW,
         credits: CREDITS as u32,
         deadline_ms: 1000,

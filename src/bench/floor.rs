@@ -17,6 +17,7 @@ use mio::net::TcpStream as PolledStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::{BenchError, JOB};
+use crate::code::Precision;
 use crate::daemon::config::{Request, load};
 use crate::daemon::serve::job_of;
 use crate::transport::tcp;
@@ -76,9 +77,17 @@ struct Frames {
 impl Frames {
     fn new(plan: Plan, job: u64) -> Frames {
         let layout = &plan.layout;
-        let constant: Vec<u8> = std::iter::repeat_n(0.5f32.to_le_bytes(), layout.chunk(0).len).flatten().collect();
-        let last = layout.chunk(layout.chunks() - 1).len;
-        let checksums = [crc_fast::crc32_iscsi(&constant), crc_fast::crc32_iscsi(&constant[..4 * last])];
+        let number = match plan.update_precision {
+            Precision::F32 => 0.5f32.to_le_bytes().to_vec(),
+            rounded => {
+                let mut half = [0u16];
+                rounded.narrow(&[0.5], bytemuck::cast_slice_mut(&mut half));
+                half[0].to_le_bytes().to_vec()
+            }
+        };
+        let constant = number.repeat(layout.chunk(0).len);
+        let last = plan.update_bytes(layout.chunk(layout.chunks() - 1).len);
+        let checksums = [crc_fast::crc32_iscsi(&constant), crc_fast::crc32_iscsi(&constant[..last])];
         Frames { plan, job, constant, checksums, first: 0, kept: VecDeque::new(), digest: 0 }
     }
 
@@ -96,7 +105,7 @@ impl Frames {
         let (round, chunk) = (number / self.per_round(), number % self.per_round());
         let header = |kind| Header { job: self.job, session: EPOCH, round, ..Header::new(kind) };
         let frame = if chunk < chunks {
-            let len = 4 * self.plan.layout.chunk(chunk as usize).len;
+            let len = self.plan.update_bytes(self.plan.layout.chunk(chunk as usize).len);
             let checksum = self.checksums[usize::from(chunk + 1 == chunks)];
             let bytes = header_bytes_of(Header { chunk: chunk as u32, ..header(Kind::Update) }, len as u32, checksum);
             let sealed = u32::from_le_bytes(bytes[12..16].try_into().expect("four bytes"));

@@ -127,7 +127,8 @@ impl fmt::Display for Goals {
 /// The goals' code for `workers` workers: s = 2 and r_c = 1, so that all shards are as large as the gradient.
 fn job(workers: usize, dimension: usize, linger: Linger) -> Result<Job, BenchError> {
     let parameters = Parameters::new(workers / 5, 2, 0, 1)?;
-    Ok(Job { parameters, dimension, chunk_width: 16_384, precision: Precision::F32, linger, idle: Idle::Auto })
+    let (precision, idle) = (Precision::F32, Idle::Auto);
+    Ok(Job { parameters, dimension, chunk_width: 16_384, precision, update_precision: precision, linger, idle })
 }
 
 /// What was measured, and what was not.

@@ -168,6 +168,8 @@ pub struct Job {
     pub chunk_width: usize,
     /// How the numbers of shards stand on the wire.
     pub precision: Precision,
+    /// How those of updates do.
+    pub update_precision: Precision,
     /// How long words wait.
     pub linger: Linger,
     /// What the daemon's cores do while there is nothing to do.
@@ -194,7 +196,8 @@ impl Job {
 
     /// Bytes that a worker gets in a round: the update's chunks and the report, headers included.
     pub fn down_bytes(&self) -> u64 {
-        (4 * self.dimension + (self.layout().chunks() + 1) * HEADER_BYTES + REPORT_BYTES) as u64
+        let update = self.update_precision.bytes() * self.dimension;
+        (update + (self.layout().chunks() + 1) * HEADER_BYTES + REPORT_BYTES) as u64
     }
 
     /// Checks that this trouble can be corrected.
@@ -252,6 +255,7 @@ impl Job {
             ("job-dimension", self.dimension.to_string()),
             ("job-scale", scale.to_string()),
             ("job-precision", self.precision.to_string()),
+            ("push-precision", self.update_precision.to_string()),
             ("chunks-width", self.chunk_width.to_string()),
             ("rounds-deadline-ms", DEADLINE_MS.to_string()),
             ("rounds-linger-ms", linger.to_string()),
@@ -273,7 +277,7 @@ mod tests {
     fn job(linger: Linger) -> Job {
         let parameters = Parameters::new(3, 2, 1, 2).unwrap();
         let (precision, idle) = (Precision::F32, crate::daemon::config::Idle::Auto);
-        Job { parameters, dimension: 1000, chunk_width: 64, precision, linger, idle }
+        Job { parameters, dimension: 1000, chunk_width: 64, precision, update_precision: precision, linger, idle }
     }
 
     #[test]
@@ -294,8 +298,10 @@ mod tests {
         let job = job(Linger::All);
         assert_eq!((job.up_bytes(), job.down_bytes()), (traffic.upload_per_worker, traffic.download_per_worker));
         (input.precision, input.tolerance) = (Precision::Bf16, Precision::Bf16.tolerance(2));
+        input.update_precision = Precision::F16;
         let traffic = crate::plan::plan(&input).unwrap().chosen().traffic;
-        assert_eq!(Job { precision: Precision::Bf16, ..job }.up_bytes(), traffic.upload_per_worker);
+        let job = Job { precision: Precision::Bf16, update_precision: Precision::F16, ..job };
+        assert_eq!((job.up_bytes(), job.down_bytes()), (traffic.upload_per_worker, traffic.download_per_worker));
     }
 
     #[test]

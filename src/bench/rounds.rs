@@ -111,6 +111,9 @@ pub struct Setting {
     /// How the numbers of shards stand on the wire.
     #[serde(default)]
     pub precision: Precision,
+    /// How those of updates do.
+    #[serde(default)]
+    pub update_precision: Precision,
     /// How long words wait.
     pub linger: Linger,
     /// What the daemon's cores do while there is nothing to do.
@@ -132,6 +135,7 @@ impl Setting {
             dimension: job.dimension,
             chunk_width: job.chunk_width,
             precision: job.precision,
+            update_precision: job.update_precision,
             linger: job.linger,
             idle: job.idle_word(),
             trouble: trouble.clone(),
@@ -145,6 +149,9 @@ impl fmt::Display for Setting {
         write!(f, "P={workers} r={redundancy} r_c={compression} s={adversaries} e={stragglers} d={dimension}")?;
         if self.precision != Precision::F32 {
             write!(f, ", {} shards", self.precision)?;
+        }
+        if self.update_precision != Precision::F32 {
+            write!(f, ", {} updates", self.update_precision)?;
         }
         match self.linger {
             Linger::All => write!(f, ", waits for all")?,

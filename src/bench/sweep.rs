@@ -242,6 +242,7 @@ mod tests {
             dimension: 1_000_000,
             chunk_width: 16_384,
             precision: crate::code::Precision::F32,
+            update_precision: crate::code::Precision::F32,
             linger: Linger::All,
             idle,
         }

@@ -126,11 +126,16 @@ fn work(args: &WorkerArgs) -> Result<(), Failure> {
     let frame = |chunk| HEADER_BYTES + plan.shard_bytes(layout.chunk(chunk).width);
     let mut raw = args.raw.as_ref().map(|address| Sender::connect(address, args.worker, frame(0))).transpose()?;
     let up = (0..layout.chunks()).map(|chunk| frame(chunk) as u64).sum();
-    let down = (4 * layout.dimension() + (layout.chunks() + 1) * HEADER_BYTES + REPORT_BYTES) as u64;
+    let update = plan.update_bytes(layout.dimension());
+    let down = (update + (layout.chunks() + 1) * HEADER_BYTES + REPORT_BYTES) as u64;
     let place = solon.place();
     let of_group = |group: usize, at: usize| ((at * 7919 + group * 104_729) % 10_007) as f32 - 5000.0;
     // What is left of rounding to 16 bits, which recovery enlarges a few times.
-    let rounding = if plan.precision == Precision::F32 { 0.0 } else { 8.0 * 5000.0 * plan.precision.unit_roundoff() };
+    let roundings = [plan.precision, plan.update_precision].map(|precision| match precision {
+        Precision::F32 => 0.0,
+        _ => 8.0 * 5000.0 * precision.unit_roundoff(),
+    });
+    let rounding: f64 = roundings.iter().sum();
     let number = |at: usize| of_group(place.group, at);
     let mut buffer: Vec<f32> = Vec::with_capacity(layout.dimension());
     buffer.extend((0..layout.dimension()).map(number));

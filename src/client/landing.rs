@@ -1,4 +1,10 @@
 //! Where the chunks of updates land: in the caller's buffer, or in one of the session's.
+//!
+//! Where updates travel as 16 bits a chunk lands in the first half of its room. In the caller's buffer it is widened as soon as it
+//! is complete and right, while it is in the cache. In a place it stays as it came until the round is collected: whoever may write
+//! there may do so twice.
+
+use std::ops::Range;
 
 use super::error::Lost;
 use crate::memory::{SharedSlot, Slab, Slot};
@@ -74,10 +80,10 @@ pub(super) fn places(plan: &Plan) -> Slab {
     Slab::new(plan.window as usize, 1, UPDATE_OFFSET + 4 * plan.layout.dimension(), Vec::new())
 }
 
-const REPORT: std::ops::Range<usize> = HEADER_BYTES..HEADER_BYTES + REPORT_BYTES;
+const REPORT: Range<usize> = HEADER_BYTES..HEADER_BYTES + REPORT_BYTES;
 
-/// The bytes of the numbers `range` of an update in their place.
-fn bytes_of(range: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+/// The bytes of the numbers `range` of an update in their place, once they are f32.
+fn bytes_of(range: &Range<usize>) -> Range<usize> {
     UPDATE_OFFSET + 4 * range.start..UPDATE_OFFSET + 4 * range.end
 }
 
@@ -87,9 +93,10 @@ pub(super) fn update_in(place: &SharedSlot, dimension: usize) -> &[f32] {
 }
 
 impl Round {
-    fn numbers(&self, range: std::ops::Range<usize>) -> &[f32] {
+    /// What has landed of the numbers `range`, `count` bytes, as it came.
+    fn bytes(&self, range: &Range<usize>, count: usize) -> &[u8] {
         let place = self.place.as_ref().expect("what has landed has a place");
-        bytemuck::cast_slice(place.part(bytes_of(&range)))
+        &place.part(bytes_of(range))[..count]
     }
 }
 
@@ -102,7 +109,7 @@ impl Landed {
             digest: 0,
             end: None,
         };
-        let longest = (4 * plan.layout.chunk(0).len).max(REPORT_BYTES);
+        let longest = plan.update_bytes(plan.layout.chunk(0).len).max(REPORT_BYTES);
         Landed {
             plan,
             job,
@@ -158,7 +165,7 @@ impl Landed {
     }
 
     /// Checks a frame whose payload has landed.
-    pub(super) fn take_in(&mut self, header: &Header, direct: Option<&[f32]>) -> Result<(), Lost> {
+    pub(super) fn take_in(&mut self, header: &Header, direct: Option<&mut [f32]>) -> Result<(), Lost> {
         let Where::Here(slot) = self.find(header.round) else { return Ok(()) };
         let (number, chunk) = (header.round, header.chunk);
         let round = &mut self.rounds[slot];
@@ -172,11 +179,19 @@ impl Landed {
         }
         let State::Here { direct: into, complete: false } = round.chunks[chunk as usize] else { return Ok(()) };
         let range = self.plan.layout.chunk(chunk as usize).range();
-        let target = match direct {
-            Some(buffer) if into => &buffer[range],
-            _ => round.numbers(range),
+        let count = self.plan.update_bytes(range.len());
+        let right = match direct {
+            Some(buffer) if into => {
+                let target = bytemuck::cast_slice_mut(&mut buffer[range]);
+                let right = header.verifies(&target[..count]);
+                if right {
+                    self.plan.update_precision.widen_in_place(target);
+                }
+                right
+            }
+            _ => header.verifies(round.bytes(&range, count)),
         };
-        if !header.verifies(bytemuck::cast_slice(target)) {
+        if !right {
             return Err(Lost::Damaged { round: number, chunk });
         }
         round.chunks[chunk as usize] = State::Here { direct: into, complete: true };
@@ -195,7 +210,7 @@ impl Landed {
         if !whole {
             return Progress::Missing;
         }
-        let payload_bytes = 4 * self.plan.layout.chunk(chunk as usize).len as u32;
+        let payload_bytes = self.plan.update_bytes(self.plan.layout.chunk(chunk as usize).len) as u32;
         let (job, session) = (self.job, self.epoch);
         let header = Header { job, session, round, chunk, payload_bytes, ..Header::new(Kind::Update) };
         let checksum = self.payload(&header).map_or(0, |payload| header.checksum_over(payload));
@@ -208,7 +223,8 @@ impl Landed {
         let (round, chunk) = (&self.rounds[slot], header.chunk as usize);
         let here = round.chunks.get(chunk) == Some(&State::Here { direct: false, complete: true });
         let range = here.then(|| self.plan.layout.chunk(chunk).range())?;
-        Some(round.place.as_ref()?.part(bytes_of(&range)))
+        round.place.as_ref()?;
+        Some(round.bytes(&range, self.plan.update_bytes(range.len())))
     }
 
     fn current(&self) -> Option<&Round> {
@@ -239,7 +255,8 @@ impl Landed {
         for (index, state) in round.chunks.iter().enumerate() {
             if *state == (State::Here { direct: false, complete: true }) {
                 let range = self.plan.layout.chunk(index).range();
-                update[range.clone()].copy_from_slice(round.numbers(range.clone()));
+                let bytes = round.bytes(&range, self.plan.update_bytes(range.len()));
+                self.plan.update_precision.widen(bytes, &mut update[range.clone()]);
                 copied += 4 * range.len() as u64;
             }
         }
@@ -249,7 +266,11 @@ impl Landed {
     /// Gives away the place of the oldest round, with its update.
     pub(super) fn give(&mut self) -> Option<SharedSlot> {
         let slot = self.slot(self.oldest?);
-        Some(self.rounds[slot].place.take()?.freeze())
+        let mut place = self.rounds[slot].place.take()?;
+        for chunk in 0..self.plan.layout.chunks() {
+            self.plan.update_precision.widen_in_place(&mut place[bytes_of(&self.plan.layout.chunk(chunk).range())]);
+        }
+        Some(place.freeze())
     }
 
     /// The oldest round was collected.
@@ -266,15 +287,19 @@ impl Landed {
     pub(super) fn withdraw(&mut self, direct: &[f32]) {
         let Some(oldest) = self.oldest else { return };
         let slot = self.slot(oldest);
-        let layout = self.plan.layout;
+        let (layout, precision) = (self.plan.layout, self.plan.update_precision);
         let round = &mut self.rounds[slot];
         for (index, state) in round.chunks.iter_mut().enumerate() {
-            if let State::Here { direct: into @ true, .. } = state {
+            if let State::Here { direct: into @ true, complete } = state {
                 *into = false;
                 let range = layout.chunk(index).range();
-                let bytes = bytes_of(&range);
                 let place = round.place.as_mut().expect("what is landing has a place");
-                place[bytes].copy_from_slice(bytemuck::cast_slice(&direct[range.clone()]));
+                let (from, to) = (&direct[range.clone()], &mut place[bytes_of(&range)]);
+                match *complete {
+                    // It was widened, and becomes what it was.
+                    true => precision.narrow(from, &mut to[..precision.bytes() * range.len()]),
+                    false => to.copy_from_slice(bytemuck::cast_slice(from)),
+                }
                 self.copied += 4 * range.len() as u64;
             }
         }
@@ -283,7 +308,7 @@ impl Landed {
 
 impl Landed {
     /// Checks what can be known of a frame before its payload: the length that it must have, and the numbers that it covers.
-    fn check(&self, header: &Header) -> Result<(usize, std::ops::Range<usize>), Violation> {
+    fn check(&self, header: &Header) -> Result<(usize, Range<usize>), Violation> {
         let layout = &self.plan.layout;
         if header.job != self.job {
             return Err(Violation::Job);
@@ -299,7 +324,7 @@ impl Landed {
                     return Err(Violation::Chunk { found, chunks });
                 }
                 let range = layout.chunk(found as usize).range();
-                (4 * range.len(), range)
+                (self.plan.update_bytes(range.len()), range)
             }
             kind => return Err(Violation::Kind(kind)),
         };
@@ -387,8 +412,8 @@ impl Landing for Place<'_> {
         };
         *state = State::Here { direct: into, complete: false };
         Ok(Some(match &mut self.direct {
-            Some(buffer) if into => bytemuck::cast_slice_mut(&mut buffer[range]),
-            _ => &mut place[bytes_of(&range)],
+            Some(buffer) if into => &mut bytemuck::cast_slice_mut(&mut buffer[range])[..expected],
+            _ => &mut place[bytes_of(&range)][..expected],
         }))
     }
 
@@ -414,9 +439,9 @@ impl Landing for Place<'_> {
             return Ok(true);
         }
         (header.job, header.session) = (landed.job, landed.epoch);
-        let (_, range) = landed.check(header)?;
+        let (count, range) = landed.check(header)?;
         // The frame that this would have been over TCP: its checksum is part of the update's digest, by which damage shows.
-        header.checksum = header.checksum_over(place.part(bytes_of(&range)));
+        header.checksum = header.checksum_over(&place.part(bytes_of(&range))[..count]);
         let round = &mut landed.rounds[slot];
         let state = &mut round.chunks[header.chunk as usize];
         if !matches!(*state, State::Here { complete: true, .. }) {
@@ -425,5 +450,46 @@ impl Landing for Place<'_> {
             round.digest = round.digest.wrapping_add(Report::digest_term(header.chunk, header.checksum));
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::Precision;
+    use crate::wire::sample_plan;
+
+    #[test]
+    fn what_the_daemon_writes_to_a_place_is_widened_on_its_way_out_even_if_it_is_written_twice() {
+        for update_precision in Precision::ALL {
+            let plan = Plan { update_precision, ..sample_plan() };
+            let mut landed = Landed::new(plan, 1, 2, places(&plan));
+            let number = |at: usize| (at as f32 / 8.0 - 3.5) % 8.0;
+            let wanted: Vec<f32> = (0..plan.layout.dimension()).map(number).collect();
+            landed.begin(0);
+            let mut digest = 0u64;
+            for twice in [false, true] {
+                for chunk in 0..plan.layout.chunks() {
+                    let range = plan.layout.chunk(chunk).range();
+                    let count = plan.update_bytes(range.len());
+                    let place = landed.rounds[0].place.as_mut().unwrap();
+                    update_precision.narrow(&wanted[range.clone()], &mut place[bytes_of(&range)][..count]);
+                    let payload_bytes = count as u32;
+                    let mut header = Header { chunk: chunk as u32, payload_bytes, ..Header::new(Kind::Update) };
+                    assert_eq!(landed.place_in(None).landed(&mut header), Ok(true));
+                    assert!(header.verifies(landed.rounds[0].bytes(&range, count)));
+                    if !twice {
+                        digest = digest.wrapping_add(Report::digest_term(chunk as u32, header.checksum));
+                    }
+                }
+                assert_eq!((landed.rounds[0].complete, landed.digest()), (plan.layout.chunks(), digest));
+            }
+            let mut update = vec![f32::NAN; wanted.len()];
+            landed.fill(&mut update);
+            assert!(update == wanted, "{update_precision}");
+            assert_eq!(landed.copied, 4 * wanted.len() as u64);
+            let place = landed.give().unwrap();
+            assert!(update_in(&place, wanted.len()) == wanted, "{update_precision}");
+        }
     }
 }

@@ -224,7 +224,7 @@ impl Relay {
         if workers > RELAY_WORKERS_MAX {
             return None;
         }
-        let chunk = 4 * plan.layout.chunk(0).len;
+        let chunk = plan.update_bytes(plan.layout.chunk(0).len);
         let notes = plan.window as usize * plan.layout.chunks();
         let all = Duration::from_secs_f64((workers - 1) as f64 * chunk as f64 / SLOWEST);
         Some(Relay {
@@ -563,7 +563,7 @@ impl Relay {
         let Note::Awaited { hash, .. } = self.notes[at] else { return };
         let payload = place.place(header).ok().flatten();
         let right = payload.is_some_and(|payload| blake3::keyed_hash(&self.key, payload) == hash);
-        if right && landed.take_in(header, direct.as_deref()).is_ok() {
+        if right && landed.take_in(header, direct.as_deref_mut()).is_ok() {
             self.notes[at] = Note::None;
             self.awaited.retain(|awaited| *awaited != (header.round, header.chunk));
             self.words.push_back(Said::Have { round: header.round, chunk: header.chunk });

@@ -332,12 +332,12 @@ impl Session {
                 place.copy_from_slice(bytes);
             }
             self.landed.copied += u64::from(header.payload_bytes);
-            self.landed.take_in(header, direct.as_deref())?;
+            self.landed.take_in(header, direct.as_deref_mut())?;
             relay.pass_on(header);
             return Ok(());
         }
         if matches!(header.kind, Kind::Update | Kind::RoundEnd) && header.payload_bytes > 0 {
-            self.landed.take_in(header, direct.as_deref())?;
+            self.landed.take_in(header, direct.as_deref_mut())?;
             if let Some(relay) = self.relay.as_mut().filter(|_| header.kind == Kind::Update) {
                 relay.pass_on_from(header, &self.landed);
             }

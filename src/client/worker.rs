@@ -382,7 +382,8 @@ impl Worker {
         self.finish(update, |_, _| {})
     }
 
-    /// Waits for the oldest round that was not collected, and gives its update where it landed: nothing is copied.
+    /// Waits for the oldest round that was not collected, and gives its update where it landed: nothing is copied. What travelled as
+    /// 16 bits is widened there.
     ///
     /// # Errors
     /// As [`Worker::wait`].

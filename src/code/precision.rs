@@ -1,4 +1,5 @@
-//! How the numbers of a shard stand on the wire: as they are computed, or rounded to 16 bits. All arithmetic is in f32 and f64.
+//! How the numbers of shards and updates stand on the wire: as they are computed, or rounded to 16 bits. All arithmetic is in f32
+//! and f64.
 
 use std::fmt;
 
@@ -12,8 +13,10 @@ use super::kernels::Kernels;
 const ROUNDINGS: f64 = 6.0;
 /// The largest finite f16.
 const LARGEST_F16: f64 = 65_504.0;
+/// Numbers that are converted in place at a time: they are in the first-level cache.
+const PORTION: usize = 1024;
 
-/// What a shard's numbers are rounded to, to the nearest and ties to even. The line of each word is its help.
+/// What numbers are rounded to, to the nearest and ties to even. The line of each word is its help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -125,6 +128,54 @@ impl Precision {
         }
     }
 
+    /// Rounds the f32 in `bytes` to its beginning; the rest of `bytes` is then of no use. `false` if a number came out infinite
+    /// or not a number. Nothing is done, and nothing looked at, where numbers are not rounded.
+    ///
+    /// # Panics
+    /// If `bytes` do not lie as numbers do.
+    pub fn narrow_in_place(self, bytes: &mut [u8]) -> bool {
+        if self == Precision::F32 {
+            return true;
+        }
+        let count = bytes.len() / 4;
+        let mut room = [0u16; PORTION];
+        let mut largest = 0;
+        // Forwards: what is written ends before what is still to be read.
+        for start in (0..count).step_by(PORTION) {
+            let end = count.min(start + PORTION);
+            let halves = &mut room[..end - start];
+            self.narrow(bytemuck::cast_slice(&bytes[4 * start..4 * end]), bytemuck::cast_slice_mut(halves));
+            // Without their signs patterns rise with what they stand for.
+            largest = halves.iter().fold(largest, |largest: i16, half| largest.max((half & 0x7fff) as i16));
+            bytes[2 * start..2 * end].copy_from_slice(bytemuck::cast_slice(halves));
+        }
+        largest < self.infinity()
+    }
+
+    /// The pattern of infinity in 16 bits; larger ones are not numbers.
+    fn infinity(self) -> i16 {
+        if self == Precision::F16 { 0x7c00 } else { 0x7f80 }
+    }
+
+    /// Reads what stands rounded at the beginning of `bytes` to the f32 that fill them: exact.
+    ///
+    /// # Panics
+    /// As [`Precision::narrow_in_place`].
+    pub fn widen_in_place(self, bytes: &mut [u8]) {
+        if self == Precision::F32 {
+            return;
+        }
+        let count = bytes.len() / 4;
+        let mut room = [0u16; PORTION];
+        // Backwards: what is still to be read ends before what is written.
+        for start in (0..count).step_by(PORTION).rev() {
+            let end = count.min(start + PORTION);
+            let halves = &mut room[..end - start];
+            halves.copy_from_slice(bytemuck::cast_slice(&bytes[2 * start..2 * end]));
+            self.widen(bytemuck::cast_slice(halves), bytemuck::cast_slice_mut(&mut bytes[4 * start..4 * end]));
+        }
+    }
+
     /// May a shard of `block` hold a number that is too large, be it in another row? Workers of the same bits all say the same; if
     /// only some did, those would seem to lie.
     pub(super) fn may_overflow(self, kernels: Kernels, generator: &Generator, block: &[f32]) -> bool {
@@ -223,6 +274,44 @@ mod tests {
                     );
                 } else if number.abs() <= most {
                     assert!(error <= precision.unit_roundoff() * size, "{precision} {number:e} {rounded:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn in_place_the_same_bits_come_out_and_what_is_not_finite_is_seen_wherever_it_is() {
+        let lengths = [1, 2, 3, 97, PORTION - 1, PORTION, PORTION + 1, 3 * PORTION + 613];
+        for (precision, len) in Precision::ALL.into_iter().flat_map(|it| lengths.map(|len| (it, len))) {
+            let special = [-0.0, 1e-40, -1e-45, 65_504.0, -1.5, f32::MIN_POSITIVE, 1.0 + 2f32.powi(-8), 2f32.powi(-25)];
+            let numbers: Vec<f32> = (0..len).map(|at| special[at % 8] * (1.0 + (at / 8) as f32 / 65_536.0)).collect();
+            let numbers: Vec<f32> = numbers.into_iter().map(|x| x.clamp(-65_504.0, 65_504.0)).collect();
+            let mut halves = vec![0u16; precision.bytes() * len / 2];
+            precision.narrow(&numbers, bytemuck::cast_slice_mut(&mut halves));
+            let mut wanted = vec![0.0; len];
+            precision.widen(bytemuck::cast_slice(&halves), &mut wanted);
+            let mut place = numbers.clone();
+            assert!(precision.narrow_in_place(bytemuck::cast_slice_mut(&mut place)), "{precision} {len}");
+            let rounded = &bytemuck::cast_slice::<f32, u8>(&place)[..precision.bytes() * len];
+            assert!(rounded == bytemuck::cast_slice::<u16, u8>(&halves), "{precision} {len}");
+            precision.widen_in_place(bytemuck::cast_slice_mut(&mut place));
+            let bits = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&place), bits(&wanted), "{precision} {len}");
+            let (last, first_lost) = match precision {
+                Precision::F32 => continue,
+                Precision::Bf16 => (f32::from_bits(0x7f7f_7fff), f32::from_bits(0x7f7f_8000)),
+                Precision::F16 => (65_519.996, 65_520.0),
+            };
+            for at in [0, len / 2, len - 1] {
+                for (number, finite) in
+                    [last, first_lost, f32::INFINITY, f32::NAN].into_iter().zip([true, false, false, false])
+                {
+                    for number in [number, -number] {
+                        let mut place = numbers.clone();
+                        place[at] = number;
+                        let found = precision.narrow_in_place(bytemuck::cast_slice_mut(&mut place));
+                        assert_eq!(found, finite, "{precision} {len} {at} {number:e}");
+                    }
                 }
             }
         }

@@ -147,6 +147,8 @@ pub enum Admission {
 /// How updates come to the workers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Push {
+    /// How their numbers stand on the wire.
+    pub precision: Precision,
     /// Whether workers pass them on.
     pub way: PushWay,
     /// When a worker that passes nothing on is late.

@@ -117,6 +117,7 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         generator_digest: generator_digest(&generator),
         layout: config.layout(),
         precision: config.job.precision,
+        update_precision: config.push.precision,
         window: config.rounds.window as u32,
         credits: config.memory.credits as u32,
         deadline_ms: config.rounds.deadline.as_millis() as u32,
@@ -152,13 +153,19 @@ pub fn relay_of(config: &Config) -> Result<pipeline::Relay, String> {
     let repair = config.push.repair;
     let parameters = &config.job.parameters;
     let (workers, compression) = (parameters.workers(), parameters.compression());
-    let chunk = 4 * config.layout().chunk(0).len;
+    let (up, down) = (config.job.precision.bytes(), config.push.precision.bytes());
+    let chunk = down * config.layout().chunk(0).len;
     let why = match config.push.way {
         PushWay::Direct => "push.way is direct".into(),
         PushWay::Relay => return Ok(pipeline::Relay { repair, auto: false }),
         PushWay::Auto if workers < AUTO_WORKERS => format!("{workers} workers are fewer than {AUTO_WORKERS}"),
         PushWay::Auto if workers > RELAY_WORKERS_MAX => format!("{workers} workers are more than {RELAY_WORKERS_MAX}"),
-        PushWay::Auto if compression < 2 => "without compression the upload takes as long as the download".into(),
+        PushWay::Auto if compression * down < 2 * up => {
+            format!(
+                "an update has only {} times the bytes of a worker's shards",
+                (compression * down) as f64 / up as f64
+            )
+        }
         PushWay::Auto if chunk < AUTO_CHUNK_BYTES => format!("chunks of {chunk} bytes are short"),
         PushWay::Auto if config.listen.transport == Transport::Rdma => "workers come by RDMA".into(),
         PushWay::Auto if config.listen.address.ip().is_loopback() => "workers are on this machine".into(),

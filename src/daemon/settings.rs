@@ -249,7 +249,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Precision>),
         default: DefaultValue::Value("\"f32\""),
         unit: "",
-        help: "How the numbers of an upload stand on the wire; updates are always f32",
+        help: "How the numbers of an upload stand on the wire",
         doc: "16 bits halve the upload. Rounding is then a lie's cover: with compression above 1 verify.tolerance is 2.3e-2 \
               (\"bf16\") or 2.9e-3 (\"f16\") unless it is set, times what `solon plan` calls the condition. \"bf16\" has the \
               range of f32. \"f16\" wants scaled gradients: a chunk with numbers near 65504 makes its round undecodable, and \
@@ -469,6 +469,18 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "push",
+        key: "precision",
+        kind: Kind::Choice(words::<Precision>),
+        default: DefaultValue::Value("\"f32\""),
+        unit: "",
+        help: "How the numbers of an update stand on the wire",
+        doc: "16 bits halve the download. What was decoded in f32 is rounded once, to the nearest, by the daemon: every worker gets the \
+              same bits. \"bf16\" has the range of f32 and changes each number by up to 2^-8 of it (0.4 %). \"f16\" changes it by up to \
+              2^-11, but numbers below 6e-5 lose digits, those below 3e-8 become 0, and one of 65520 or more makes its round \
+              undecodable. Nothing is kept of what rounding took away.",
+    },
+    Setting {
+        section: "push",
         key: "way",
         kind: Kind::Choice(words::<PushWay>),
         default: DefaultValue::Value("\"direct\""),
@@ -476,9 +488,10 @@ pub const SETTINGS: &[Setting] = &[
         help: "Whether workers pass updates on to each other",
         doc: "With \"relay\" the daemon sends each chunk of an update to one worker and its hash to the others, so its link carries \
               an update once and not once per worker. The log says at the start what \"auto\" came to, and why: \"relay\" from 6 \
-              workers on where job.compression is 2 or more (else the upload takes as long as the download), chunks have 4 KiB \
-              or more, and workers are on other machines; it then measures, and goes the faster way. With \"auto\" workers by RDMA, \
-              and always those that cannot reach each other, are sent everything.",
+              workers on where an update has at least twice the bytes of a worker's shards (so with job.compression from 2 on, where \
+              both have the same precision), chunks have 4 KiB or more, and workers are on other machines; it then measures, \
+              and goes the faster way. With \"auto\" workers by RDMA, and always those that cannot reach each other, are sent \
+              everything.",
     },
     Setting {
         section: "push",
@@ -580,20 +593,4 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn every_setting_has_its_own_flag_and_variable() {
-        assert_eq!(SETTINGS.iter().map(Setting::flag).collect::<HashSet<_>>().len(), SETTINGS.len());
-        assert_eq!(SETTINGS.iter().map(Setting::environment).collect::<HashSet<_>>().len(), SETTINGS.len());
-    }
-
-    #[test]
-    fn settings_stand_in_the_order_of_the_sections() {
-        let mut order: Vec<&str> = SETTINGS.iter().map(|setting| setting.section).collect();
-        order.dedup();
-        assert_eq!(order, SECTIONS.iter().map(|section| section.name).collect::<Vec<_>>());
-    }
-}
+mod tests;

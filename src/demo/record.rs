@@ -24,6 +24,9 @@ pub struct Report {
     /// How the numbers of shards stood on the wire in that leg; rounding to 16 bits is another rounding.
     #[serde(default)]
     pub precision: Precision,
+    /// How those of updates did.
+    #[serde(default)]
+    pub update_precision: Precision,
     /// Steps each leg is to take.
     pub steps: u64,
     /// What the liars do, as a name in settings.
@@ -203,7 +206,8 @@ impl Report {
             format!("{workers} workers of that run came by RDMA; the digest of its weights is {digest}: compare with --transport tcp.")
         }));
         let complete = LegKind::ALL.iter().all(|&kind| self.leg(kind).is_some_and(|leg| !leg.steps.is_empty()));
-        let same = SAME_WEIGHTS + if self.precision == Precision::F32 { 0.0 } else { self.precision.unit_roundoff() };
+        let rounded = [self.precision, self.update_precision].into_iter().filter(|it| *it != Precision::F32);
+        let same = SAME_WEIGHTS + rounded.map(Precision::unit_roundoff).sum::<f64>();
         let passed = complete
             && self.leg(LegKind::HonestMean).is_some_and(|leg| leg.stopped.is_none())
             && solon.is_some_and(|leg| {
@@ -319,6 +323,7 @@ pub(super) fn made_up() -> Report {
     let setting = |name: &str, value: &str| Setting { name: name.into(), value: value.into() };
     Report {
         precision: Precision::F32,
+        update_precision: Precision::F32,
         workers: 12,
         redundancy: 6,
         steps: 120,

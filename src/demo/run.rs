@@ -41,6 +41,8 @@ pub struct Options {
     pub compression: usize,
     /// How the numbers of shards stand on the wire, in the leg with Solon.
     pub precision: Precision,
+    /// How those of updates do.
+    pub update_precision: Precision,
     /// Honest workers per group that are killed in the middle of the leg with Solon.
     pub kill: usize,
     /// Steps per leg; a default that fits the data if not given.
@@ -160,6 +162,7 @@ impl Demo {
             judge: if options.data.is_some() { 10 } else { 1 },
             report: Report {
                 precision: options.precision,
+                update_precision: options.update_precision,
                 workers,
                 redundancy: r,
                 steps,
@@ -192,13 +195,17 @@ impl Demo {
             setting(
                 "code",
                 format!(
-                    "corrects s = {} liars and e = {} absent per group, uploads 1/{} (r_c) of the gradient{}",
+                    "corrects s = {} liars and e = {} absent per group, uploads 1/{} (r_c) of the gradient{}{}",
                     p.adversaries(),
                     p.stragglers(),
                     p.compression(),
                     match self.options.precision {
                         Precision::F32 => String::new(),
                         rounded => format!(" in {rounded}"),
+                    },
+                    match self.options.update_precision {
+                        Precision::F32 => String::new(),
+                        rounded => format!(", updates in {rounded}"),
                     }
                 ),
             ),
@@ -276,6 +283,7 @@ impl Demo {
         }
         if solon {
             set("job-precision", self.options.precision.to_string());
+            set("push-precision", self.options.update_precision.to_string());
         }
         // Every word waits for every connected worker: the run is the same, bit by bit, each time, and every lie is seen.
         set("rounds-deadline-ms", DEADLINE_MS.to_string());
@@ -481,6 +489,7 @@ mod tests {
             stragglers: None,
             compression: 2,
             precision: Precision::F32,
+            update_precision: Precision::F32,
             kill: 0,
             steps: None,
             seed: 1,

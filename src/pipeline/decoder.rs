@@ -467,6 +467,14 @@ impl Decoder {
         if !self.attempt(index, out, &chunk) {
             return;
         }
+        let precision = self.job.plan.update_precision;
+        if !precision.narrow_in_place(&mut slot[HEADER_BYTES..len]) {
+            // Infinity is not what the workers' gradients add up to.
+            self.discard(index);
+            self.fail(round, 0, number, UndecodableReason::TooLarge);
+            return;
+        }
+        let len = HEADER_BYTES + self.job.plan.update_bytes(chunk.len);
         let header =
             Header { job: self.job.number, session: self.job.epoch, round, chunk: number, ..Header::new(Kind::Update) };
         let checksum = seal(header, &mut slot[..len]);

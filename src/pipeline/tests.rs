@@ -1,6 +1,7 @@
 //! The whole pipeline and whole clients in one thread, over memory.
 
 mod relay;
+mod rounded;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
         generator_digest: generator_digest(&generator),
         layout: Layout::new(dimension, parameters.compression(), width),
         precision: Precision::F32,
+        update_precision: Precision::F32,
         window: 2,
         credits: 3,
         deadline_ms: 1000,

@@ -41,9 +41,11 @@ pub(super) fn of(report: &PlanReport) -> String {
             ("deadline_ms", deadline_ms(report).map(|ms| ms.to_string())),
         ],
     );
+    let rounded = (input.update_precision != Precision::F32).then(|| format!("\"{}\"", input.update_precision));
     let usually = PlanInput::usual_tolerance(input.precision, input.compression);
     let tolerance = (input.tolerance != usually).then(|| format!("{:e}", input.tolerance));
     section("verify", &[("tolerance", tolerance)]);
+    section("push", &[("precision", rounded)]);
     section(
         "memory",
         &[("credits", unusual(input.credits, usual.credits)), ("updates", unusual(input.updates, usual.updates))],

@@ -246,6 +246,11 @@ fn accuracy(page: &mut Page, report: &PlanReport) {
     let roundoff = precision.unit_roundoff().log2();
     let how = if *precision == Precision::F32 { String::new() } else { format!(" (uploads in {precision})") };
     page.item("rounding", &format!("About {:.0e}: condition x 2^{roundoff}{how}.", accuracy.rounding));
+    if report.input.update_precision != Precision::F32 {
+        let precision = report.input.update_precision;
+        let digits = precision.unit_roundoff().log2();
+        page.item("updates", &format!("Each number is rounded to {precision} once: by up to 2^{digits} of it more."));
+    }
     let early = if accuracy.hidden_early > 2.0 * accuracy.hidden {
         format!(
             " {:.0e} if the bad workers are also the fastest ones, so that chunks are decided with just r_c honest \

@@ -373,6 +373,30 @@ fn shards_of_16_bits_halve_the_upload_and_what_they_cost_in_accuracy_and_memory_
     assert_eq!((loaded.config.job.precision, loaded.config.verify.tolerance), (Precision::Bf16, 6.0 / 256.0));
 }
 
+#[test]
+fn updates_of_16_bits_halve_the_download_and_the_file_and_the_page_say_so() {
+    let input = PlanInput { compression: 2, ..PlanInput::new(Size::Groups(2), 1_000_000) };
+    let [f32, bf16, f16] = Precision::ALL.map(|it| quick(&PlanInput { update_precision: it, ..input }).unwrap());
+    let traffic = |report: &PlanReport| report.chosen().traffic;
+    let rest = 64 * 32 + REPORT_BYTES as u64;
+    assert_eq!(
+        [&f32, &bf16, &f16].map(|it| traffic(it).download_per_worker),
+        [4, 2, 2].map(|it| it * 1_000_000 + rest)
+    );
+    assert!([&bf16, &f16].iter().all(|it| traffic(it).upload == traffic(&f32).upload));
+    let told = |report: &PlanReport| report.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        told(&bf16).contains("rounded to bf16 once: by up to 2^-8 of it")
+            && told(&f16).contains("to f16 once: by up to 2^-11")
+    );
+    assert!(!told(&f32).contains(" once: by"));
+    let arguments = ["solond", "--config", "s.toml"].map(Into::into);
+    let Ok(Request::Serve(loaded)) = load(arguments, [], &|_| Ok(bf16.config.clone())) else {
+        panic!("{}", bf16.config)
+    };
+    assert_eq!((loaded.config.push.precision, loaded.config.job.precision), (Precision::Bf16, Precision::F32));
+}
+
 prop_compose! {
     fn inputs()(
         size in prop_oneof![count(1..1100).prop_map(Size::Workers), count(1..200).prop_map(Size::Groups)],
@@ -382,10 +406,11 @@ prop_compose! {
         (chunk_width, credits, updates, window) in (count(1..100_000), count(2..50), count(1..50), count(2..9)),
         tolerance in prop_oneof![4 => Just(1e-6), 2 => Just(0.02), 1 => any::<f64>()],
         precision in prop::sample::select(&Precision::ALL),
+        update_precision in prop::sample::select(&Precision::ALL),
     ) -> PlanInput {
         PlanInput {
             cache: Some(32 << 20),
-            size, adversaries, stragglers, compression, dimension, precision,
+            size, adversaries, stragglers, compression, dimension, precision, update_precision,
             link: link.map(|speed| BytesPerSecond::parse(&format!("{speed}B/s")).unwrap()),
             gradient_time: gradient_time.map(|time| Seconds::parse(&format!("{time}s")).unwrap()),
             chunk_width, credits, updates, window, tolerance,
@@ -406,7 +431,8 @@ proptest! {
     fn compression_buys_nothing_while_the_download_is_waited_for(input in inputs()) {
         if let Ok(report) = quick(&input) {
             for choice in &report.choices {
-                prop_assert!(choice.traffic.upload < choice.traffic.download || choice.code.compression > 1);
+                let narrow = input.update_precision.bytes() < input.precision.bytes();
+                prop_assert!(choice.traffic.upload < choice.traffic.download || choice.code.compression > 1 || narrow);
                 if let Some(round) = choice.round {
                     prop_assert!(round.total >= report.choices[report.fastest.unwrap()].round.unwrap().total);
                     prop_assert!(round.total >= round.total_if_relayed);

@@ -105,8 +105,10 @@ pub struct Plan {
     pub generator_digest: u64,
     /// The cut of the gradient into chunks.
     pub layout: Layout,
-    /// How the numbers of shards stand on the wire; those of updates are f32.
+    /// How the numbers of shards stand on the wire.
     pub precision: Precision,
+    /// How the numbers of updates do.
+    pub update_precision: Precision,
     /// Rounds that may be in flight at once.
     pub window: u32,
     /// Shards that one worker may have in flight.
@@ -120,7 +122,22 @@ pub struct Plan {
 }
 
 /// Bytes of a [`Plan`].
-pub(super) const PLAN_BYTES: usize = 64;
+pub(super) const PLAN_BYTES: usize = 72;
+/// Those of them that say nothing.
+const PLAN_RESERVED: usize = 7;
+
+/// The numbers of [`Precision::ALL`], in its order.
+fn number_of(precision: Precision) -> u8 {
+    match precision {
+        Precision::F32 => 0,
+        Precision::Bf16 => 1,
+        Precision::F16 => 2,
+    }
+}
+
+fn precision_of(number: u8, what: &'static str) -> Result<Precision, PlanError> {
+    Precision::ALL.into_iter().find(|it| number_of(*it) == number).ok_or(PlanError::Range(what))
+}
 
 /// Why a plan received cannot be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,13 +173,10 @@ impl Plan {
             Form::Systematic => 0,
             Form::Dense => 1,
         };
-        let precision = match self.precision {
-            Precision::F32 => 0,
-            Precision::Bf16 => 1,
-            Precision::F16 => 2,
-        };
-        out.put(&[self.rule.number(), family, form, precision]);
+        out.put(&[self.rule.number(), family, form, number_of(self.precision)]);
         out.put(&self.generator_digest.to_le_bytes());
+        out.put(&[number_of(self.update_precision)]);
+        out.put(&[0; PLAN_RESERVED]);
         out.finish();
         bytes
     }
@@ -209,12 +223,7 @@ impl Plan {
             1 => Form::Dense,
             _ => return Err(PlanError::Range("code form")),
         };
-        let precision = match read.u8() {
-            0 => Precision::F32,
-            1 => Precision::Bf16,
-            2 => Precision::F16,
-            _ => return Err(PlanError::Range("precision of shards")),
-        };
+        let precision = precision_of(read.u8(), "precision of shards")?;
         if !(tolerance > 0.0 && tolerance < 1.0) {
             return Err(PlanError::Range("tolerance"));
         }
@@ -222,6 +231,10 @@ impl Plan {
             return Err(PlanError::Range("scale"));
         }
         let generator_digest = read.u64();
+        let update_precision = precision_of(read.u8(), "precision of updates")?;
+        if read.take() != [0; PLAN_RESERVED] {
+            return Err(PlanError::Range("rest"));
+        }
         Ok(Plan {
             parameters,
             rule,
@@ -230,6 +243,7 @@ impl Plan {
             generator_digest,
             layout,
             precision,
+            update_precision,
             window,
             credits,
             deadline_ms,
@@ -241,6 +255,11 @@ impl Plan {
     /// Bytes of a shard of `width` numbers, without its header.
     pub fn shard_bytes(&self, width: usize) -> usize {
         self.precision.shard_bytes(width)
+    }
+
+    /// Bytes of a chunk of an update of `len` numbers, without its header.
+    pub fn update_bytes(&self, len: usize) -> usize {
+        self.update_precision.bytes() * len
     }
 
     /// BLAKE3 over the plan's bytes: two peers with the same hash follow the same plan.
@@ -356,6 +375,7 @@ pub(crate) fn sample_plan() -> Plan {
         generator_digest: 77,
         layout: Layout::new(1001, 2, 64),
         precision: Precision::F32,
+        update_precision: Precision::F32,
         window: 2,
         credits: 4,
         deadline_ms: 1000,
@@ -376,12 +396,15 @@ mod tests {
         let other = Plan { scale: 0.25, ..plan };
         assert_ne!(plan.hash(), other.hash());
         for precision in Precision::ALL {
-            let plan = Plan { precision, ..plan };
-            assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
+            for plan in [Plan { precision, ..plan }, Plan { update_precision: precision, ..plan }] {
+                assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
+            }
         }
-        let mut bytes = plan.to_bytes();
-        bytes[PLAN_BYTES - 9] = 3;
-        assert_eq!(Plan::from_bytes(&bytes), Err(PlanError::Range("precision of shards")));
+        for (at, what) in [(55, "precision of shards"), (64, "precision of updates"), (65, "rest"), (71, "rest")] {
+            let mut bytes = plan.to_bytes();
+            bytes[at] = 3;
+            assert_eq!(Plan::from_bytes(&bytes), Err(PlanError::Range(what)), "byte {at}");
+        }
     }
 
     proptest! {

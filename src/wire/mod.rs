@@ -19,6 +19,8 @@ pub use handshake::{
     CHALLENGE_BYTES, Credential, HELLO_BYTES, HandshakeError, Hello, Identity, Nonce, WELCOME_BYTES, accept_hello,
     challenge_frame, hello_frame, read_challenge, read_welcome, refusal_frame, refusal_of, welcome_frame,
 };
+#[cfg(test)]
+pub(crate) use messages::sample_plan;
 pub use messages::{Plan, PlanError, Refusal, Resume, Rule, Welcome};
 pub use relay::{
     GREETED_BYTES, GREETING_BYTES, LINK_FRAME_MAX, LinkEnds, LinkOrder, RELAY_WORKERS_MAX, SHORT_BYTES,

@@ -39,6 +39,12 @@ pub enum UndecodableReason {
         /// Shards that must agree, r_c + s.
         needed: u32,
     },
+    /// Decoded, but a number of the update is infinite in the 16 bits by which updates travel.
+    #[error(
+        "a number of the update is too large for the 16 bits by which updates travel, or not finite: the gradient diverged, or \
+         push.precision is too narrow for it (f16 ends at 65504; bf16 where f32 does)"
+    )]
+    TooLarge,
 }
 
 /// How a round ended.
@@ -155,6 +161,9 @@ impl Report {
                 chunk,
                 reason: UndecodableReason::NotFinite { arrived, finite, needed },
             } => (3, group, chunk, [arrived, finite, needed]),
+            RoundOutcome::Undecodable { group, chunk, reason: UndecodableReason::TooLarge } => {
+                (4, group, chunk, [0; 3])
+            }
         };
         let mut out = Writer::new(bytes);
         for number in [outcome, group, chunk, numbers[0], numbers[1], numbers[2]] {
@@ -192,6 +201,7 @@ impl Report {
                 chunk,
                 reason: UndecodableReason::NotFinite { arrived, finite: agreeing, needed },
             },
+            4 => RoundOutcome::Undecodable { group, chunk, reason: UndecodableReason::TooLarge },
             _ => return None,
         };
         Some(Report { outcome, digest, residual_ratio, received_ratio, liars, late_liars, absent, late })
@@ -217,7 +227,7 @@ mod tests {
         fn no_bytes_make_reading_a_report_panic(bytes in proptest::collection::vec(any::<u8>(), REPORT_BYTES), outcome in 0u8..6) {
             let mut bytes: [u8; REPORT_BYTES] = bytes.try_into().unwrap();
             bytes[..4].copy_from_slice(&[outcome, 0, 0, 0]);
-            prop_assert_eq!(Report::read(&bytes).is_some(), outcome < 4);
+            prop_assert_eq!(Report::read(&bytes).is_some(), outcome < 5);
         }
     }
 
@@ -237,8 +247,11 @@ mod tests {
             absent: [1023].into_iter().collect(),
             late: [0].into_iter().collect(),
         };
-        let mut bytes = [0; REPORT_BYTES];
-        report.write(&mut bytes);
-        assert_eq!(Report::read(&bytes), Some(report));
+        let too_large = RoundOutcome::Undecodable { group: 0, chunk: 9, reason: UndecodableReason::TooLarge };
+        for report in [report, Report { outcome: too_large, ..report }] {
+            let mut bytes = [0; REPORT_BYTES];
+            report.write(&mut bytes);
+            assert_eq!(Report::read(&bytes), Some(report));
+        }
     }
 }

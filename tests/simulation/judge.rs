@@ -394,6 +394,8 @@ impl Judge {
                 reason: UndecodableReason::Disagree { .. } | UndecodableReason::NotFinite { .. },
                 ..
             } => self.probes.hit(Probe::Disagree),
+            // Here updates travel as f32.
+            RoundOutcome::Undecodable { reason: UndecodableReason::TooLarge, .. } => unreachable!("nothing is rounded"),
         }
         if !report.late_liars.is_empty() {
             self.probes.hit(Probe::LateLie);

@@ -295,6 +295,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         generator_digest: generator_digest(&generator),
         layout: Layout::new(dimension, c, width),
         precision: Precision::F32,
+        update_precision: Precision::F32,
         window: dice.between(2, 3) as u32,
         credits: dice.pick(&[1, 2, 3, 4, 6, 16]),
         deadline_ms: DEADLINE as u32,

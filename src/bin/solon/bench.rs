@@ -49,6 +49,9 @@ pub struct Arguments {
     /// How the numbers of shards stand on the wire
     #[arg(long, value_name = "WORD", default_value = "f32")]
     precision: Precision,
+    /// How the numbers of updates stand on the wire
+    #[arg(long, value_name = "WORD", default_value = "f32")]
+    update_precision: Precision,
     /// How long a chunk with enough shards waits for the rest: milliseconds, or "all" for every connected worker; 0 is solond's default
     #[arg(long, value_name = "MS", default_value = "all")]
     linger: Linger,
@@ -90,7 +93,7 @@ pub struct Arguments {
         long,
         conflicts_with_all = [
             "compare", "workers", "groups", "dimension", "adversaries", "stragglers", "compression", "chunk_width",
-            "precision", "linger", "idle", "liars", "attack", "change", "absent",
+            "precision", "update_precision", "linger", "idle", "liars", "attack", "change", "absent",
         ]
     )]
     goals: bool,
@@ -273,6 +276,7 @@ impl Arguments {
             dimension,
             chunk_width: self.chunk_width,
             precision: self.precision,
+            update_precision: self.update_precision,
             linger,
             idle: self.idle,
         })

@@ -44,6 +44,9 @@ pub struct Arguments {
     /// How the numbers of uploads stand on the wire, with Solon
     #[arg(long, default_value = "f32", value_name = "WORD")]
     precision: Precision,
+    /// How the numbers of updates stand on the wire, with Solon
+    #[arg(long, default_value = "f32", value_name = "WORD")]
+    update_precision: Precision,
     /// Kill so many honest workers per group in the middle of the run with Solon
     #[arg(long, num_args = 0..=1, default_value_t = 0, default_missing_value = "1")]
     kill: usize,
@@ -135,6 +138,7 @@ fn demonstrate(args: &Arguments) -> Result<bool, DemoError> {
         stragglers: args.stragglers,
         compression: args.compression,
         precision: args.precision,
+        update_precision: args.update_precision,
         kill: args.kill,
         steps: args.steps,
         seed: args.seed,

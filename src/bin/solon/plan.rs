@@ -29,9 +29,12 @@ pub struct Arguments {
     /// Factor by which uploads shrink
     #[arg(long, value_name = "FACTOR", default_value_t = usual().compression)]
     compression: usize,
-    /// How the numbers of uploads stand on the wire; updates are always f32
+    /// How the numbers of uploads stand on the wire
     #[arg(long, value_name = "WORD", default_value_t = usual().precision)]
     precision: Precision,
+    /// How the numbers of updates stand on the wire
+    #[arg(long, value_name = "WORD", default_value_t = usual().update_precision)]
+    update_precision: Precision,
     /// The daemon's link, in each direction: 100Gb/s, 10Gbit, 1.25GB/s
     #[arg(long, value_name = "SPEED", value_parser = BytesPerSecond::parse)]
     link: Option<BytesPerSecond>,
@@ -122,6 +125,7 @@ impl Arguments {
             stragglers: self.stragglers,
             compression: self.compression,
             precision: self.precision,
+            update_precision: self.update_precision,
             link: self.link,
             gradient_time: self.gradient_time,
             chunk_width: width,

@@ -259,7 +259,7 @@ fn push(layers: &Layers, job: Option<&Job>, problems: &mut Vec<Problem>) -> Opti
         });
         return None;
     }
-    Some(Push { way, repair: layers.duration("push.repair_ms")? })
+    Some(Push { precision: layers.choice("push.precision")?, way, repair: layers.duration("push.repair_ms")? })
 }
 
 fn rdma(layers: &Layers) -> Option<rdma::Options> {

@@ -119,7 +119,7 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "job.dimension" => ("77", ""),
         "job.scale" => ("-0.25", ""),
         "job.code" => ("\"dense\"", ""),
-        "job.precision" => ("\"bf16\"", ""),
+        "job.precision" | "push.precision" => ("\"bf16\"", ""),
         "chunks.width" | "memory.updates" | "listen.connections_per_second" => ("100", ""),
         "rounds.deadline_ms" | "rounds.linger_ms" | "listen.handshake_ms" | "listen.write_deadline_ms" => ("1_500", ""),
         "verify.check" => ("\"full\"", ""),

@@ -171,15 +171,19 @@ impl Mesh {
 }
 
 /// What every worker gets without a relay.
-fn direct(parameters: Parameters, rounds: u32) -> Vec<Vec<u32>> {
-    let mut mesh = Mesh::new(relayed(parameters, false));
+fn direct(job: Job, rounds: u32) -> Vec<Vec<u32>> {
+    let mut mesh = Mesh::new(Job { relay: None, ..job });
     (0..rounds).map(|round| mesh.round(round)).collect()
 }
 
 /// Rounds with these carriers misbehaving, compared with the direct way.
 fn with_carriers(parameters: Parameters, rounds: u32, carry: impl Fn(usize) -> Option<Carry>) -> Mesh {
-    let expected = direct(parameters, rounds);
-    let mut mesh = Mesh::new(relayed(parameters, true));
+    with_carriers_of(relayed(parameters, true), rounds, carry)
+}
+
+fn with_carriers_of(job: Job, rounds: u32, carry: impl Fn(usize) -> Option<Carry>) -> Mesh {
+    let expected = direct(job.clone(), rounds);
+    let mut mesh = Mesh::new(job);
     for worker in 0..mesh.workers() {
         if let Some(carry) = carry(worker) {
             mesh.cluster.sessions[worker].set_carry(carry);
@@ -200,13 +204,18 @@ fn parameters(compression: usize) -> Parameters {
 
 #[test]
 fn every_byte_of_the_update_leaves_the_daemon_once_and_every_worker_has_the_same() {
-    for parameters in [parameters(1), parameters(4), Parameters::new(3, 1, 1, 4).unwrap()] {
+    for (parameters, precision) in [parameters(1), parameters(4), Parameters::new(3, 1, 1, 4).unwrap()]
+        .into_iter()
+        .flat_map(|parameters| [Precision::F32, Precision::Bf16].map(|it| (parameters, it)))
+    {
         let rounds = 5;
-        let mesh = with_carriers(parameters, rounds, |_| None);
+        let mut job = relayed(parameters, true);
+        job.plan.update_precision = precision;
+        let mesh = with_carriers_of(job, rounds, |_| None);
         let repairs = [Counter::RepairsLate, Counter::RepairsWrong, Counter::RepairsUnasked, Counter::BadCarriers];
         assert_eq!(repairs.map(|counter| mesh.counted(counter)), [0; 4]);
         let chunks = mesh.job.plan.layout.chunks();
-        let update = u64::from(rounds) * (4 * D + chunks * HEADER_BYTES) as u64;
+        let update = u64::from(rounds) * (precision.bytes() * D + chunks * HEADER_BYTES) as u64;
         assert_eq!(mesh.counted(Counter::UpdateBytesSent), update, "once");
         assert_eq!(mesh.counted(Counter::UpdateBytesCarried), update * (mesh.workers() as u64 - 1));
         assert!(mesh.bad.is_empty());
@@ -324,7 +333,7 @@ fn a_carrier_that_sends_other_chunks_than_it_was_given_is_not_believed() {
 #[test]
 fn s_liars_that_carry_badly_and_say_that_others_do_name_no_honest_one() {
     // Two of five lie, each about what it gets, by dropping its links: and drop what they carry.
-    let expected = direct(parameters(1), 16);
+    let expected = direct(relayed(parameters(1), false), 16);
     let mut mesh = Mesh::new(relayed(parameters(1), true));
     for liar in [0, 1] {
         mesh.cluster.sessions[liar].set_carry(Box::new(|_, _, _| 0));
@@ -346,7 +355,7 @@ fn s_liars_that_carry_badly_and_say_that_others_do_name_no_honest_one() {
 
 #[test]
 fn a_carrier_that_leaves_in_the_middle_of_a_round_holds_nobody_up_and_can_come_back() {
-    let expected = direct(parameters(4), 6);
+    let expected = direct(relayed(parameters(4), false), 6);
     let mut mesh = Mesh::new(relayed(parameters(4), true));
     mesh.round(0);
     // It has taken chunks to carry, and dies before it is driven again.

@@ -135,7 +135,7 @@ impl Attachment {
         let usage = Use { notify: true, fall_back, fails_within: std::time::Duration::ZERO };
         let Connection { inbound, outbound } = control;
         let plan = &welcome.plan;
-        let inbound = WorkerInbound::new(inbound, link.clone(), receive, self.posted, plan.layout, usage);
+        let inbound = WorkerInbound::new(inbound, link.clone(), receive, self.posted, *plan, usage);
         let sign = Sign { job, session: welcome.session, worker: welcome.worker };
         let sender = Sender::new(send, self.depths.send, usage.notify);
         let limit = plan.credits as usize;

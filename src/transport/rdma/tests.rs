@@ -29,6 +29,7 @@ use sides::{DaemonIn, DaemonOut, Shards, Updates, WorkerSide};
 pub(in crate::transport) struct Shape {
     pub layout: Layout,
     pub precision: Precision,
+    pub update_precision: Precision,
     pub credits: usize,
     pub outbound: usize,
     pub window: u32,
@@ -38,7 +39,16 @@ pub(in crate::transport) struct Shape {
 
 pub(in crate::transport) fn usual() -> Shape {
     let (layout, precision) = (Layout::new(300, 1, 100), Precision::F32);
-    Shape { layout, precision, credits: 4, outbound: 32, window: 4, sleeps: false, fall_back: true }
+    Shape {
+        layout,
+        precision,
+        update_precision: precision,
+        credits: 4,
+        outbound: 32,
+        window: 4,
+        sleeps: false,
+        fall_back: true,
+    }
 }
 
 impl Shape {
@@ -51,6 +61,7 @@ impl Shape {
             generator_digest: 0,
             layout: self.layout,
             precision: self.precision,
+            update_precision: self.update_precision,
             window: self.window,
             credits: self.credits as u32,
             deadline_ms: 1000,
@@ -189,13 +200,13 @@ impl Rig {
         let outbound = DaemonOut {
             outbound: daemon.outbound,
             slab: self.updates.clone(),
-            layout: self.shape.layout,
+            plan: self.shape.plan(),
             grant,
             granted: 0,
             end: None,
         };
         let landing = Updates {
-            layout: self.shape.layout,
+            plan: self.shape.plan(),
             held: (0..self.shape.window as usize).map(|at| memory.places.take(at).unwrap()).collect(),
             oldest: None,
             full: false,

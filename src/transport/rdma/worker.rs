@@ -11,16 +11,15 @@ use super::ffi;
 use super::immediate::{Immediate, round_of, shards_of};
 use super::link::{COMPLETIONS_AT_ONCE, Draining, Link, Sender, State};
 use super::verbs::{Operation, Piece, ReceiveHalf};
-use crate::code::Layout;
 use crate::transport::{Disconnect, Flushed, Inbound, Landing, Outbound, Outgoing};
-use crate::wire::{HEADER_BYTES, Header, Kind, REPORT_BYTES, Violation, header_bytes};
+use crate::wire::{HEADER_BYTES, Header, Kind, Plan, REPORT_BYTES, Violation, header_bytes};
 
 /// The half that is told of updates, reports and credits.
 pub(super) struct WorkerInbound {
     control: Box<dyn Inbound>,
     link: Arc<Link>,
     usage: Use,
-    layout: Layout,
+    plan: Plan,
     half: Option<ReceiveHalf>,
     draining: Option<Draining>,
     /// Receives posted; each takes an immediate and nothing else.
@@ -42,14 +41,14 @@ impl WorkerInbound {
         link: Arc<Link>,
         half: ReceiveHalf,
         posted: usize,
-        layout: Layout,
+        plan: Plan,
         usage: Use,
     ) -> WorkerInbound {
         WorkerInbound {
             control,
             link,
             usage,
-            layout,
+            plan,
             half: Some(half),
             draining: None,
             posted,
@@ -152,11 +151,11 @@ impl WorkerInbound {
                 return Ok(Some(Header { checksum: header.checksum_over(&[]), ..header }));
             }
             Immediate::Update { chunk, .. } => {
-                let chunks = self.layout.chunks() as u32;
+                let chunks = self.plan.layout.chunks() as u32;
                 if chunk >= chunks {
                     return Err(Violation::Chunk { found: chunk, chunks }.into());
                 }
-                let payload_bytes = 4 * self.layout.chunk(chunk as usize).len as u32;
+                let payload_bytes = self.plan.update_bytes(self.plan.layout.chunk(chunk as usize).len) as u32;
                 Header { round, chunk, payload_bytes, ..Header::new(Kind::Update) }
             }
             Immediate::RoundEnd { .. } => {

@@ -5,8 +5,11 @@ use crate::transport::rdma::ffi;
 
 #[test]
 fn shards_and_updates_arrive_whole_and_every_slot_comes_back() {
-    for (sleeps, precision) in [(false, Precision::F32), (true, Precision::F32), (true, Precision::Bf16)] {
-        let rig = Rig::new(Shape { sleeps, precision, ..usual() });
+    let (f32, bf16) = (Precision::F32, Precision::Bf16);
+    for (sleeps, precision, update_precision) in
+        [(false, f32, f32), (true, f32, f32), (true, bf16, f32), (false, f32, bf16), (true, bf16, bf16)]
+    {
+        let rig = Rig::new(Shape { sleeps, precision, update_precision, ..usual() });
         let mut session = rig.session();
         // The last chunk is as long as the others.
         assert_eq!(session.worker.shard, 100 * precision.bytes());

@@ -116,7 +116,7 @@ pub(super) fn pattern(round: u64, chunk: u32) -> u8 {
 pub(super) struct DaemonOut {
     pub(super) outbound: Box<dyn Outbound>,
     pub(super) slab: Slab,
-    pub(super) layout: Layout,
+    pub(super) plan: Plan,
     pub(super) grant: Arc<AtomicU64>,
     pub(super) granted: u64,
     pub(super) end: Option<Disconnect>,
@@ -131,7 +131,7 @@ impl DaemonOut {
     pub(super) fn send(&mut self, round: u64, chunk: Option<u32>) -> bool {
         let Some(mut slot) = self.slab.take(0) else { return false };
         let (kind, bytes) = match chunk {
-            Some(chunk) => (Kind::Update, 4 * self.layout.chunk(chunk as usize).len),
+            Some(chunk) => (Kind::Update, self.plan.update_bytes(self.plan.layout.chunk(chunk as usize).len)),
             None => (Kind::RoundEnd, REPORT_BYTES),
         };
         let chunk = chunk.unwrap_or(0);
@@ -163,7 +163,7 @@ impl DaemonOut {
 
 /// Where updates land at a worker.
 pub(super) struct Updates {
-    pub(super) layout: Layout,
+    pub(super) plan: Plan,
     pub(super) held: Vec<Slot>,
     pub(super) oldest: Option<u64>,
     pub(super) full: bool,
@@ -190,7 +190,7 @@ impl Updates {
     }
 
     pub(super) fn whole(&self, round: u64) -> bool {
-        let chunks = (0..self.layout.chunks() as u32).map(Some).chain([None]);
+        let chunks = (0..self.plan.layout.chunks() as u32).map(Some).chain([None]);
         chunks.into_iter().all(|chunk| self.got.contains_key(&(round, chunk)))
     }
 }
@@ -224,8 +224,9 @@ impl Landing for Updates {
             self.check(round, None, ok);
             return Ok(true);
         }
-        let range = self.layout.chunk(header.chunk as usize).range();
-        let ok = is(place.part(UPDATE_OFFSET + 4 * range.start..UPDATE_OFFSET + 4 * range.end), round, header.chunk);
+        let chunk = self.plan.layout.chunk(header.chunk as usize);
+        let (start, bytes) = (UPDATE_OFFSET + 4 * chunk.start, self.plan.update_bytes(chunk.len));
+        let ok = header.payload_bytes as usize == bytes && is(place.part(start..start + bytes), round, header.chunk);
         self.check(round, Some(header.chunk), ok);
         header.checksum = 0;
         Ok(true)
