@@ -463,7 +463,9 @@ fn links_lead_to_files_and_headings_that_exist() {
     let mut pages: Vec<PathBuf> =
         std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    pages.extend(Some(root().join("README.md")).filter(|path| path.exists()));
+    pages.extend(
+        ["README.md", "bindings/c/README.md"].map(|page| root().join(page)).into_iter().filter(|path| path.exists()),
+    );
     let mut broken = Vec::new();
     for path in &pages {
         let text = std::fs::read_to_string(path).unwrap();
@@ -499,7 +501,9 @@ fn every_test_that_the_specification_names_exists() {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut text = String::new();
-    ["src", "tests"].iter().for_each(|directory| sources(&root.join(directory), &mut text));
+    ["src", "tests", "bindings/c/src", "bindings/c/tests"]
+        .iter()
+        .for_each(|directory| sources(&root.join(directory), &mut text));
     let page = std::fs::read_to_string(root.join("docs/specification.md")).unwrap();
     let names = page.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() >= 3);
     let (mut count, mut missing) = (0, Vec::new());

@@ -440,7 +440,7 @@ impl Worker {
             let mut driver = self.shared.driver();
             let session = &mut driver.session;
             let in_flight = session.next_round() - session.oldest().unwrap_or(session.next_round());
-            if in_flight > 0 {
+            if in_flight > 0 && session.lost().is_none() {
                 // The update of another round would land in the buffer.
                 return Err(ClientError::WindowFull { in_flight, allowed: 0 });
             }
