@@ -27,7 +27,7 @@ pub struct Group {
     pub words: u64,
     /// How far apart half of them were at most, relative to the size of a shard.
     pub half: f64,
-    /// How far apart all of them were at most. Both are rounded up, by a fifth at most.
+    /// How far apart all of them were at most. Both are rounded up, by a quarter at most.
     pub most: f64,
 }
 
