@@ -3,10 +3,12 @@
 //! [`Worker`] is the whole of it for most users. Below it, [`Session`] is the same protocol as a state machine without sockets,
 //! clock or threads, which the simulation drives.
 
+mod across;
 mod driver;
 mod error;
 mod join;
 mod landing;
+mod lateness;
 mod mesh;
 mod relay;
 mod session;
