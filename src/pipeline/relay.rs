@@ -388,6 +388,14 @@ impl Relays {
         }
     }
 
+    /// Do only few wait for chunks that are older than `limit`? If most do it is the network, and nobody's fault.
+    pub(super) fn few_wait(&self, now: Instant, limit: Duration) -> bool {
+        let old = self.entries.iter().filter(|entry| now.saturating_duration_since(entry.since) >= limit);
+        let waiting = old.fold(0, |set, entry| set | entry.waiting) & !self.silent;
+        let members = self.members.iter().filter(|member| member.session.is_some()).count();
+        2 * (waiting.count_ones() as usize) < members
+    }
+
     /// Does somebody wait for a chunk of a round that may have to be collected before `round` has a place?
     pub(super) fn is_overtaken(&self, round: u64, window: u64) -> bool {
         self.entries.iter().any(|entry| entry.round + window <= round)
