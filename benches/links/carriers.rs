@@ -24,8 +24,8 @@ pub enum Bad {
     Leave,
 }
 
-/// Copies of each frame that a flood is of.
-const FLOOD: usize = 64;
+/// Copies of each frame that a flood is of: as many as fit into the queue of a link, or the one who floods would give it up himself.
+const FLOOD: usize = 3;
 
 impl Bad {
     pub const ALL: [Bad; 6] = [Bad::Drop, Bad::Delay, Bad::Corrupt, Bad::Equivocate, Bad::Flood, Bad::Leave];

@@ -36,13 +36,25 @@ impl Way {
     }
 }
 
+/// How long a chunk with enough shards waits for the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linger {
+    /// For every connected worker: the same rows make every update, and no byte is spared.
+    All,
+    /// Not at all, as by default: who is late with his own shards holds nobody up.
+    None,
+}
+
 /// One group of workers.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Job {
     pub code: Code,
     pub dimension: usize,
     pub chunk_width: usize,
     pub way: Way,
+    pub linger: Linger,
+    /// Further flags of solond.
+    pub flags: Vec<String>,
 }
 
 /// What a round was.
@@ -78,6 +90,7 @@ impl<'a> Cluster<'a> {
     /// Starts everybody and waits until all have joined and, if they relay, have all links.
     pub fn start(network: &'a Network, job: &Job) -> Result<Cluster<'a>, Failure> {
         let Code { groups, adversaries, stragglers, compression, .. } = job.code;
+        let linger = if job.linger == Linger::All { PATIENCE } else { Duration::ZERO };
         let flags = [
             ("job-name", JOB.to_owned()),
             ("job-groups", groups.to_string()),
@@ -86,9 +99,8 @@ impl<'a> Cluster<'a> {
             ("job-compression", compression.to_string()),
             ("job-dimension", job.dimension.to_string()),
             ("chunks-width", job.chunk_width.to_string()),
-            // Every shard is waited for: the same rows make every update, and no byte is spared.
             ("rounds-deadline-ms", PATIENCE.as_millis().to_string()),
-            ("rounds-linger-ms", PATIENCE.as_millis().to_string()),
+            ("rounds-linger-ms", linger.as_millis().to_string()),
             ("listen-address", "10.214.0.1:0".to_owned()),
             ("listen-transport", "tcp".to_owned()),
             ("listen-open", "true".to_owned()),
@@ -96,12 +108,8 @@ impl<'a> Cluster<'a> {
             ("log-format", "json".to_owned()),
         ];
         let flags = flags.into_iter().map(|(name, value)| format!("--{name}={value}"));
-        // For trying out settings.
-        let more = std::env::var("LINKS_FLAGS").unwrap_or_default();
-        let flags: Vec<String> = std::iter::once("demo-daemon".into())
-            .chain(flags)
-            .chain(more.split_whitespace().map(str::to_owned))
-            .collect();
+        let flags: Vec<String> =
+            std::iter::once("demo-daemon".into()).chain(flags).chain(job.flags.iter().cloned()).collect();
         let (program, arguments) = network.at(End::Daemon, Path::new(env!("CARGO_BIN_EXE_solon")), &flags);
         let arguments: Vec<String> = arguments.into_iter().filter_map(|word| word.into_string().ok()).collect();
         let (sender, log) = mpsc::channel();

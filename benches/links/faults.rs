@@ -1,4 +1,7 @@
 //! Rounds with bad carriers: what the first one takes, what those after it take, and whether every update is the one of the direct way.
+//!
+//! For the updates every shard is waited for, so that the same rows make them. The times are those of solond as it is by default: a carrier
+//! that floods the others also sends its own shards late, which is no matter of the relay.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,12 +11,14 @@ use solon::bench::figures::{Cell, Figure, Table};
 use solon::bench::goals::{Bound, Goals};
 
 use crate::carriers::Bad;
-use crate::cluster::{Cluster, Round, Way};
+use crate::cluster::{Cluster, Linger, Round, Way};
 use crate::{Failure, Setting, goal};
 
 /// The bad ones: as many as can be liars. Their shards are parity, so that a recovery without them, if they leave, gives the same bits.
 const WORKERS: [usize; Setting::LIARS] = [4, 10];
-/// Rounds of one cluster: the first does not count, clean ones, and those after the first bad one.
+/// Rounds that are compared; carriers are bad in all but the first.
+const COMPARED: usize = 4;
+/// Rounds that are timed: beside one that does not count, clean ones, and those after the first bad one.
 const CLEAN: usize = 3;
 const LATER: usize = 8;
 
@@ -36,42 +41,44 @@ pub struct Row {
 #[derive(Serialize)]
 pub struct Faults(Vec<Row>);
 
-/// Hash of the update of each round, sent to everybody by the daemon itself, on links that nothing slows.
-fn direct(setting: &Setting, rounds: usize) -> Result<HashMap<u64, String>, Failure> {
-    let mut cluster = Cluster::start(&setting.network, &setting.job(Setting::COMPRESSION, Way::Direct))?;
-    let mut updates = HashMap::new();
-    for _ in 0..rounds {
+/// So many rounds of a cluster whose carriers are bad after `clean` of them.
+fn rounds(
+    setting: &Setting,
+    (way, linger): (Way, Linger),
+    bad: Option<(Bad, usize)>,
+    count: usize,
+) -> Result<(Vec<Round>, serde_json::Value), Failure> {
+    let mut cluster = Cluster::start(&setting.network, &setting.job(Setting::COMPRESSION, way, linger))?;
+    let mut rounds = Vec::new();
+    for at in 0..count {
+        if let Some((bad, _)) = bad.filter(|(_, clean)| *clean == at) {
+            cluster.spoil(&WORKERS, bad);
+        }
         let round = cluster.round()?;
         if round.updates.iter().any(|update| *update != round.updates[0]) {
             return Err(Failure(format!("two workers have different updates in round {}", round.round)));
         }
-        updates.insert(round.round, round.updates[0].clone());
+        rounds.push(round);
     }
-    Ok(updates)
+    Ok((rounds, cluster.pushed()?))
 }
 
 fn row(setting: &Setting, bad: Bad, direct: &HashMap<u64, String>) -> Result<Row, Failure> {
-    let mut cluster = Cluster::start(&setting.network, &setting.job(Setting::COMPRESSION, Way::Relay))?;
-    let mut rounds = vec![cluster.round()?];
-    for _ in 0..CLEAN {
-        rounds.push(cluster.round()?);
-    }
-    cluster.spoil(&WORKERS, bad);
-    for _ in 0..=LATER {
-        rounds.push(cluster.round()?);
-    }
-    let seconds = |rounds: &[Round]| rounds.iter().map(|round| round.seconds).collect::<Vec<_>>();
+    let all = (Way::Relay, Linger::All);
+    let (held, _) = rounds(setting, all, Some((bad, 1)), direct.len())?;
     let other = |round: &&Round, update: &&String| direct.get(&round.round) != Some(*update);
-    let different =
-        rounds.iter().map(|round| round.updates.iter().filter(|update| other(&round, update)).count()).sum();
+    let different = held.iter().map(|round| round.updates.iter().filter(|update| other(&round, update)).count()).sum();
+    let as_usual = (Way::Relay, Linger::None);
+    let (timed, pushed) = rounds(setting, as_usual, Some((bad, CLEAN + 1)), CLEAN + LATER + 2)?;
+    let seconds = |rounds: &[Round]| rounds.iter().map(|round| round.seconds).collect::<Vec<_>>();
     Ok(Row {
         bad,
-        clean: Figure::new(seconds(&rounds[1..=CLEAN])),
-        first: rounds[CLEAN + 1].seconds,
-        later: seconds(&rounds[CLEAN + 2..]),
+        clean: Figure::new(seconds(&timed[1..=CLEAN])),
+        first: timed[CLEAN + 1].seconds,
+        later: seconds(&timed[CLEAN + 2..]),
         different,
-        updates: rounds.iter().map(|round| round.updates.len()).sum(),
-        pushed: cluster.pushed()?,
+        updates: held.iter().map(|round| round.updates.len()).sum(),
+        pushed,
     })
 }
 
@@ -79,7 +86,8 @@ fn row(setting: &Setting, bad: Bad, direct: &HashMap<u64, String>) -> Result<Row
 pub fn measure(setting: &Setting) -> Result<Faults, Failure> {
     setting.network.shape(0)?;
     eprintln!("links: the direct way's updates");
-    let direct = direct(setting, CLEAN + LATER + 2)?;
+    let (direct, _) = rounds(setting, (Way::Direct, Linger::All), None, COMPARED)?;
+    let direct = direct.into_iter().map(|round| (round.round, round.updates[0].clone())).collect();
     setting.network.shape(setting.bytes_per_second())?;
     let mut rows = Vec::new();
     for bad in Bad::ALL {

@@ -30,7 +30,7 @@ use solon::code::{Parameters, Precision};
 use solon::demo::process::ProcessError;
 use solon::plan::{BytesPerSecond, Code, PlanInput, Size, parse_count};
 
-use cluster::{Job, Way};
+use cluster::{Job, Linger, Way};
 use network::Network;
 
 /// Why there is nothing measured.
@@ -68,6 +68,12 @@ struct Arguments {
     /// Numbers in a worker's shard of one chunk [default: solond's, with --quick 1024]
     #[arg(long, value_name = "COUNT")]
     chunk_width: Option<usize>,
+    /// Measure only these r_c
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=11))]
+    compression: Vec<u8>,
+    /// Further flags of solond, to try out settings
+    #[arg(long, value_name = "FLAGS", default_value = "", allow_hyphen_values = true)]
+    solond: String,
     /// An interpreter with torch, for gloo's ring
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
@@ -104,6 +110,10 @@ struct Setting {
     rate: BytesPerSecond,
     dimension: usize,
     chunk_width: usize,
+    /// No others, if there are any.
+    compression: Vec<u8>,
+    /// Further flags of solond.
+    flags: Vec<String>,
 }
 
 impl Setting {
@@ -114,17 +124,18 @@ impl Setting {
     const COMPRESSION: usize = 10;
 
     /// The job with this much compression: what is left of the redundancy is for absent workers.
-    fn job(&self, compression: usize, way: Way) -> Job {
+    fn job(&self, compression: usize, way: Way, linger: Linger) -> Job {
         let stragglers = Setting::WORKERS - 2 * Setting::LIARS - compression;
         let parameters = Parameters::new(1, Setting::LIARS, stragglers, compression).expect("there is this code");
-        Job { code: Code::from(parameters), dimension: self.dimension, chunk_width: self.chunk_width, way }
+        let Setting { dimension, chunk_width, ref flags, .. } = *self;
+        Job { code: Code::from(parameters), dimension, chunk_width, way, linger, flags: flags.clone() }
     }
 
     /// What `solon plan` asks for this job.
     fn plan(&self, compression: usize) -> PlanInput {
         let mut input = PlanInput::new(Size::Workers(Setting::WORKERS), self.dimension);
         input.adversaries = Setting::LIARS;
-        input.stragglers = self.job(compression, Way::Direct).code.stragglers;
+        input.stragglers = self.job(compression, Way::Direct, Linger::All).code.stragglers;
         (input.compression, input.chunk_width, input.precision) = (compression, self.chunk_width, Precision::F32);
         input.link = Some(self.rate);
         input
@@ -159,6 +170,8 @@ fn main() -> ExitCode {
             true => 1024,
             false => PlanInput::new(Size::Groups(1), 1).chunk_width,
         }),
+        compression: arguments.compression.clone(),
+        flags: arguments.solond.split_whitespace().map(str::to_owned).collect(),
     };
     match run(&arguments, &setting) {
         Ok(goals) if goals.pass() || quick => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use solon::bench::figures::{Cell, Figure, Table};
 use solon::bench::goals::{Bound, Goals};
 use solon::plan::plan;
 
-use crate::cluster::{Cluster, Round, Way};
+use crate::cluster::{Cluster, Linger, Round, Way};
 use crate::{Failure, Setting, goal, ring};
 
 /// Seconds that the rounds of one row may take; there are at least one and at most so many.
@@ -66,7 +66,7 @@ fn row(setting: &Setting, compression: usize, way: Way, predicted: f64, rounds: 
 
 /// Starts a cluster, runs a round that does not count, and `count` that do.
 fn rounds(setting: &Setting, compression: usize, way: Way, count: usize) -> Result<Vec<Round>, Failure> {
-    let mut cluster = Cluster::start(&setting.network, &setting.job(compression, way))?;
+    let mut cluster = Cluster::start(&setting.network, &setting.job(compression, way, Linger::All))?;
     cluster.round()?;
     let rounds = (0..count).map(|_| cluster.round()).collect::<Result<Vec<_>, _>>()?;
     match rounds.iter().find(|round| round.updates.iter().any(|update| *update != round.updates[0])) {
@@ -108,6 +108,9 @@ pub fn measure(setting: &Setting, python: Option<&Path>) -> Result<Times, Failur
     let ways = [(Way::Relay, relayed), (Way::Direct, direct)];
     let mut rows = Vec::new();
     for (way, compression) in ways.into_iter().flat_map(|(way, all)| all.iter().map(move |it| (way, *it))) {
+        if !setting.compression.is_empty() && !setting.compression.contains(&(compression as u8)) {
+            continue;
+        }
         let (_, alone, together) = predicted[compression - 1];
         let seconds = if way == Way::Direct { alone } else { together };
         let least = if compression == 1 { ROUNDS_OF_GOALS } else { 1.0 };
