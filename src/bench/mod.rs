@@ -20,7 +20,7 @@ pub mod compare;
 pub mod figures;
 pub mod floor;
 pub mod goals;
-mod plot;
+pub mod plot;
 pub mod rounds;
 pub mod sweep;
 pub mod tiny;

@@ -1,4 +1,4 @@
-//! The picture of a sweep: both axes by powers of ten, with the page's style of the demonstration's report.
+//! Pictures of times by powers of ten, with the page's style of the demonstration's report: of a sweep, and of whatever else has curves.
 
 use super::figures::three_digits;
 use super::sweep::{Point, Sweep};
@@ -7,51 +7,98 @@ use crate::demo::svg::{Axes, Line, Scale, WIDTH, decade_ticks, escape};
 const STYLE: &str = include_str!("../demo/report.css");
 const HEIGHT: f64 = 300.0;
 
+/// One line of a picture.
+pub struct Curve {
+    label: &'static str,
+    colour: &'static str,
+    style: &'static str,
+    points: Vec<(f64, f64)>,
+}
+
+impl Curve {
+    /// A line through these points, from left to right, in a colour of the page's style, with SVG attributes for width and dashes.
+    pub fn new(label: &'static str, colour: &'static str, style: &'static str, points: Vec<(f64, f64)>) -> Curve {
+        Curve { label, colour, style, points }
+    }
+}
+
+/// Times against something.
+pub struct Picture {
+    /// What is shown, for those who do not see it.
+    pub title: String,
+    /// The unit of the values.
+    pub unit: &'static str,
+    /// What is below.
+    pub word: String,
+    /// Places that are marked there, and with what; the first and the last one are the edges.
+    pub marks: Vec<(f64, String)>,
+    /// The later over the earlier.
+    pub curves: Vec<Curve>,
+}
+
+impl Picture {
+    /// The picture as a file.
+    pub fn svg(&self) -> String {
+        let line = |curve: &Curve| {
+            let last = curve.points.last().map_or(0.0, |&(_, value)| value);
+            let label = [curve.label.to_owned(), format!("{} {}", three_digits(last), self.unit)];
+            Line { colour: curve.colour, style: curve.style, label, points: curve.points.clone() }
+        };
+        let lines: Vec<Line> = self.curves.iter().map(line).collect();
+        let values =
+            || lines.iter().flat_map(|line| &line.points).map(|&(_, value)| value).filter(|value| *value > 0.0);
+        let low = 10f64.powf(values().fold(f64::INFINITY, f64::min).min(1e9).log10().floor());
+        let high = 10f64.powf(values().fold(f64::MIN_POSITIVE, f64::max).log10().ceil()).max(10.0 * low);
+        let (first, last) =
+            (self.marks.first().map_or(0.0, |mark| mark.0), self.marks.last().map_or(1.0, |mark| mark.0));
+        let axes = Axes {
+            left: 52.0,
+            right: WIDTH - 122.0,
+            top: 12.0,
+            bottom: HEIGHT - 42.0,
+            steps: first..last.max(first + f64::EPSILON),
+            values: low..high,
+            scale: Scale::Logarithmic,
+        };
+        let mut inside = String::new();
+        axes.draw_grid(&decade_ticks(&axes.values, 6), &mut inside);
+        axes.draw_marks(&self.marks, &self.word, &mut inside);
+        axes.draw_lines(&lines, &mut inside);
+        let ends: Vec<String> = lines.iter().map(|line| line.label.join(" ")).collect();
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{}</title>\
+             <desc>At the right edge: {}.</desc><style>{STYLE}</style>\
+             <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" style=\"fill: var(--page)\"/>{inside}</svg>\n",
+            escape(&self.title),
+            escape(&ends.join("; "))
+        )
+    }
+}
+
 /// Time per round of Solon, its floors and the bytes alone.
 pub(super) fn growth(sweep: &Sweep) -> String {
     // s may be 0, which has no logarithm: it and r_c are shown as they are.
     let proportional = sweep.points.iter().any(|point| point.value == 0);
     let place = |point: &Point| if proportional { point.value as f64 } else { (point.value as f64).log10() };
-    let line = |label: &str, colour, style, value: &dyn Fn(&Point) -> f64| {
-        let points: Vec<(f64, f64)> = sweep.points.iter().map(|point| (place(point), value(point))).collect();
-        let last = points.last().map_or(0.0, |&(_, ms)| ms);
-        Line { colour, style, label: [label.to_owned(), format!("{} ms", three_digits(last))], points }
+    let curve = |label, colour, style, value: &dyn Fn(&Point) -> f64| {
+        Curve::new(label, colour, style, sweep.points.iter().map(|point| (place(point), value(point))).collect())
     };
-    let lines = [
-        line("bytes alone", "absent", r#"stroke-width="2" stroke-dasharray="2 4""#, &|point| point.predicted_ms),
-        line("raw bytes", "honest", r#"stroke-width="5""#, &|point| point.raw_ms.median()),
-        line("data dropped", "truth", r#"stroke-width="2.5" stroke-dasharray="7 5""#, &|point| {
+    let curves = vec![
+        curve("bytes alone", "absent", r#"stroke-width="2" stroke-dasharray="2 4""#, &|point| point.predicted_ms),
+        curve("raw bytes", "honest", r#"stroke-width="5""#, &|point| point.raw_ms.median()),
+        curve("data dropped", "truth", r#"stroke-width="2.5" stroke-dasharray="7 5""#, &|point| {
             point.dropping_ms.median()
         }),
-        line("Solon", "solon", r#"stroke-width="2.5""#, &|point| point.solon_ms.median()),
+        curve("Solon", "solon", r#"stroke-width="2.5""#, &|point| point.solon_ms.median()),
     ];
-    let values = || lines.iter().flat_map(|line| &line.points).map(|&(_, ms)| ms).filter(|ms| *ms > 0.0);
-    let low = 10f64.powf(values().fold(f64::INFINITY, f64::min).min(1e9).log10().floor());
-    let high = 10f64.powf(values().fold(f64::MIN_POSITIVE, f64::max).log10().ceil()).max(10.0 * low);
-    let (first, last) = (sweep.points.first().map_or(0.0, place), sweep.points.last().map_or(1.0, place));
-    let axes = Axes {
-        left: 52.0,
-        right: WIDTH - 122.0,
-        top: 12.0,
-        bottom: HEIGHT - 42.0,
-        steps: first..last.max(first + f64::EPSILON),
-        values: low..high,
-        scale: Scale::Logarithmic,
-    };
-    let marks: Vec<(f64, String)> = sweep.points.iter().map(|point| (place(point), short(point.value))).collect();
-    let mut inside = String::new();
-    axes.draw_grid(&decade_ticks(&axes.values, 6), &mut inside);
-    axes.draw_marks(&marks, sweep.axis.letter(), &mut inside);
-    axes.draw_lines(&lines, &mut inside);
-    let title = format!("Milliseconds per round; {}", sweep.job);
-    let ends: Vec<String> = lines.iter().map(|line| line.label.join(" ")).collect();
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{}</title>\
-         <desc>At the largest size: {}.</desc><style>{STYLE}</style>\
-         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" style=\"fill: var(--page)\"/>{inside}</svg>\n",
-        escape(&title),
-        escape(&ends.join("; "))
-    )
+    Picture {
+        title: format!("Milliseconds per round; {}", sweep.job),
+        unit: "ms",
+        word: sweep.axis.letter().into(),
+        marks: sweep.points.iter().map(|point| (place(point), short(point.value))).collect(),
+        curves,
+    }
+    .svg()
 }
 
 /// `10000000` as `1e7`.

@@ -3,12 +3,14 @@
 //! [`Worker`] is the whole of it for most users. Below it, [`Session`] is the same protocol as a state machine without sockets,
 //! clock or threads, which the simulation drives.
 
+mod across;
 mod driver;
 mod environment;
 mod error;
 mod join;
 mod joined;
 mod landing;
+mod lateness;
 mod mesh;
 mod owner;
 mod patience;

@@ -13,8 +13,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::across::{Across, Note, Verdict, judge};
 use super::error::Lost;
 use super::landing::{Landed, Place, Progress};
+use super::lateness::Lateness;
 use crate::memory::{SharedSlot, Slab, Slot};
 use crate::transport::{Connection, Disconnect, Inbound, Landing, Outbound, Outgoing};
 use crate::wire::{
@@ -36,17 +38,6 @@ const LINK_PATIENCE: Duration = Duration::from_secs(2);
 /// Changes a frame that is passed on, (header, to whom, the frame), and says how often it is sent. For liars in tests and demonstrations.
 pub type Carry = Box<dyn FnMut(&Header, u32, &mut [u8]) -> usize + Send>;
 
-/// What is known of a chunk that somebody else may bring.
-#[derive(Clone, Copy, PartialEq)]
-enum Note {
-    /// Nothing was announced, or it is here.
-    None,
-    /// Its carrier brings it.
-    Awaited { carrier: u32, hash: [u8; 32], since: Instant },
-    /// The daemon brings it.
-    Fetched,
-}
-
 /// Another worker.
 #[derive(Default)]
 struct Peer {
@@ -64,18 +55,10 @@ struct Link {
     outbound: Box<dyn Outbound>,
     readable: bool,
     writable: bool,
+    /// It brought what was not announced: nothing of it is read any more.
+    deaf: bool,
     /// Frames are waiting, and none of their bytes has left since.
     stalled: Option<Instant>,
-}
-
-/// What is done with a frame from a link.
-enum Verdict {
-    /// Its announcement, or room for its round, is still to come.
-    Wait,
-    /// It is here already.
-    Surplus,
-    /// It is awaited from this very peer.
-    Awaited,
 }
 
 /// A worker's part in the relay.
@@ -86,6 +69,7 @@ pub(super) struct Relay {
     me: u32,
     key: [u8; 32],
     repair: Duration,
+    lateness: Lateness,
     /// How long a chunk may be under way.
     longest: Duration,
     slab: Slab,
@@ -158,62 +142,6 @@ impl Landing for Down<'_, '_> {
     }
 }
 
-/// Has what comes over a link land.
-struct Across<'a, 'b> {
-    place: Place<'b>,
-    notes: &'a [Note],
-    scrap: &'a mut [u8],
-    from: u32,
-    surplus: u32,
-    /// Something came that has to wait.
-    waits: bool,
-    /// A place was asked for, and again, with more of the payload there.
-    asked: bool,
-    moved: bool,
-}
-
-impl Landing for Across<'_, '_> {
-    fn place(&mut self, header: &Header) -> Result<Option<&mut [u8]>, Violation> {
-        self.moved |= std::mem::replace(&mut self.asked, true);
-        match judge(&mut self.place, self.notes, header, self.from, self.surplus)? {
-            Verdict::Wait => {
-                self.waits = true;
-                Ok(None)
-            }
-            Verdict::Surplus => Ok(Some(&mut self.scrap[..header.payload_bytes as usize])),
-            Verdict::Awaited => self.place.place(header),
-        }
-    }
-}
-
-/// What is to be done with a frame that `from` sends over its link.
-fn judge(
-    place: &mut Place<'_>,
-    notes: &[Note],
-    header: &Header,
-    from: u32,
-    surplus: u32,
-) -> Result<Verdict, Violation> {
-    if header.kind != Kind::Update {
-        return Err(Violation::Kind(header.kind));
-    }
-    if header.worker != 0 || header.argument != 0 {
-        return Err(Violation::Worker(header.worker));
-    }
-    let known = place.known(header)?;
-    let spare = || if surplus > 0 { Ok(Verdict::Surplus) } else { Err(Violation::Credit) };
-    let Some((slot, complete)) = known else {
-        return if place.is_past(header.round) { spare() } else { Ok(Verdict::Wait) };
-    };
-    match notes[slot * place.chunks() + header.chunk as usize] {
-        Note::Awaited { carrier, .. } if carrier != from => Err(Violation::Worker(carrier)),
-        Note::Awaited { .. } => Ok(Verdict::Awaited),
-        Note::Fetched => spare(),
-        Note::None if complete => spare(),
-        Note::None => Ok(Verdict::Wait),
-    }
-}
-
 impl Relay {
     /// The daemon says, by `header` and `key`, that updates are relayed.
     pub(super) fn new(header: &Header, key: [u8; 32], welcome: &Welcome, job: u64) -> Option<Relay> {
@@ -227,8 +155,10 @@ impl Relay {
         let chunk = plan.update_bytes(plan.layout.chunk(0).len);
         let notes = plan.window as usize * plan.layout.chunks();
         let all = Duration::from_secs_f64((workers - 1) as f64 * chunk as f64 / SLOWEST);
+        let longest = all.max(REPAIRS_AT_MOST * repair);
         Some(Relay {
-            longest: all.max(REPAIRS_AT_MOST * repair),
+            lateness: Lateness::new(workers, repair, longest),
+            longest,
             plan,
             epoch: welcome.epoch,
             job,
@@ -315,7 +245,8 @@ impl Relay {
                 self.notes[at] = Note::Awaited { carrier, hash, since: now };
                 self.awaited.push((round, chunk));
                 match &mut self.peers[carrier as usize].link {
-                    Some(link) => link.readable = true,
+                    Some(link) if !link.deaf => link.readable = true,
+                    Some(_) => self.fetch(round, chunk, Why::Late),
                     None => self.fetch(round, chunk, Why::Gone),
                 }
             }
@@ -447,7 +378,7 @@ impl Relay {
         self.drop_link(peer);
         let other = &mut self.peers[peer as usize];
         (other.surplus, other.last) = (0, None);
-        other.link = Some(Link { inbound, outbound, readable: true, writable: true, stalled: None });
+        other.link = Some(Link { inbound, outbound, readable: true, writable: true, deaf: false, stalled: None });
         self.words.push_back(Said::Linked { peer, session: other.session, up: true });
     }
 
@@ -462,10 +393,15 @@ impl Relay {
         let Some(mut link) = self.peers[peer as usize].link.take() else { return };
         link.inbound.close();
         link.outbound.close();
+        self.doubt(peer);
+        self.peers[peer as usize].surplus = 0;
+    }
+
+    /// Has the daemon send what is awaited over a link, which stays: what this worker passes on need not come from the daemon.
+    fn doubt(&mut self, peer: u32) {
         while let Some((round, chunk)) = self.awaited_from(peer) {
             self.fetch(round, chunk, Why::Gone);
         }
-        self.peers[peer as usize].surplus = 0;
     }
 
     fn end_link(&mut self, peer: u32) {
@@ -514,17 +450,23 @@ impl Relay {
 
     fn receive(&mut self, peer: u32, landed: &mut Landed, direct: &mut Option<&mut [f32]>, now: Instant) -> bool {
         for taken in 0..FRAMES_PER_TURN {
-            let Relay { peers, notes, scrap, .. } = self;
+            let Relay { peers, notes, scrap, lateness, .. } = self;
             let Peer { link, surplus, last, .. } = &mut peers[peer as usize];
-            let Some(link) = link.as_mut().filter(|link| link.readable || link.inbound.descriptor().is_none()) else {
-                return taken > 0;
-            };
+            let readable = |link: &&mut Link| !link.deaf && (link.readable || link.inbound.descriptor().is_none());
+            let Some(link) = link.as_mut().filter(readable) else { return taken > 0 };
             let place = landed.place_in(direct.as_deref_mut());
             let (from, surplus) = (peer, *surplus);
-            let mut across = Across { place, notes, scrap, from, surplus, waits: false, asked: false, moved: false };
-            match link.inbound.receive(&mut across, now) {
+            let (waits, asked, moved, since) = (false, false, false, None);
+            let mut across = Across { place, notes, scrap, from, surplus, waits, since, asked, moved };
+            let came = link.inbound.receive(&mut across, now);
+            let (moved, since) = (across.moved || matches!(came, Ok(Some(_))), across.since);
+            if let Some(since) = since.filter(|_| moved) {
+                let since = last.map_or(since, |last| last.max(since));
+                lateness.heard(peer, now.saturating_duration_since(since));
+            }
+            match came {
                 Ok(None) => {
-                    if across.moved {
+                    if moved {
                         *last = Some(now);
                     }
                     // A frame that waits is not announced again.
@@ -533,7 +475,12 @@ impl Relay {
                 }
                 Ok(Some(header)) if header.payload_bytes > 0 => self.arrived(peer, &header, landed, direct, now),
                 // No frame without payload belongs here.
-                Ok(Some(_)) | Err(_) => {
+                Ok(Some(_)) | Err(Disconnect::Violation(_)) => {
+                    link.deaf = true;
+                    self.doubt(peer);
+                    return true;
+                }
+                Err(_) => {
                     self.end_link(peer);
                     return true;
                 }
@@ -555,12 +502,13 @@ impl Relay {
         other.last = Some(now);
         let mut place = landed.place_in(direct.as_deref_mut());
         match judge(&mut place, &self.notes, header, peer, other.surplus) {
-            Ok(Verdict::Awaited) => {}
+            Ok(Verdict::Awaited { .. }) => {}
             Ok(Verdict::Surplus) => return other.surplus -= 1,
             Ok(Verdict::Wait) | Err(_) => return self.end_link(peer),
         }
         let at = self.note(header.round, header.chunk);
         let Note::Awaited { hash, .. } = self.notes[at] else { return };
+        self.lateness.brought(peer);
         let payload = place.place(header).ok().flatten();
         let right = payload.is_some_and(|payload| blake3::keyed_hash(&self.key, payload) == hash);
         if right && landed.take_in(header, direct.as_deref_mut()).is_ok() {
@@ -569,7 +517,7 @@ impl Relay {
             self.words.push_back(Said::Have { round: header.round, chunk: header.chunk });
         } else {
             self.fetch(header.round, header.chunk, Why::Wrong);
-            self.end_link(peer);
+            self.doubt(peer);
         }
     }
 
@@ -609,13 +557,15 @@ impl Relay {
             return false;
         }
         self.looked = Some(now);
+        let limit = self.lateness.limit(self.me);
+        let longest = self.longest.max(REPAIRS_AT_MOST * limit);
         let before = self.words.len();
         for at in (0..self.awaited.len()).rev() {
             let (round, chunk) = self.awaited[at];
             let Note::Awaited { carrier, since, .. } = self.notes[self.note(round, chunk)] else { continue };
             let alive = self.peers[carrier as usize].last.map_or(since, |last| last.max(since));
             let (silent, waited) = (now.saturating_duration_since(alive), now.saturating_duration_since(since));
-            if silent >= self.repair || waited >= self.longest {
+            if silent >= limit || waited >= longest {
                 self.fetch(round, chunk, Why::Late);
             }
         }

@@ -497,10 +497,11 @@ pub const SETTINGS: &[Setting] = &[
         section: "push",
         key: "repair_ms",
         kind: Kind::Integer { min: 1, max: 60_000 },
-        default: DefaultValue::Value("100"),
+        default: DefaultValue::Value("500"),
         unit: "ms",
         help: "A worker that passes nothing on for so long is late: what it owes comes from the daemon",
-        doc: "More than a worker sleeps in between, or honest ones are called late; a dead one costs so much time once.",
+        doc: "Longer where carriers usually are silent for longer. More than TCP takes to send a lost segment again (200 ms at \
+              least) and than a worker sleeps in between, or honest ones are called late; a dead one costs so much time once.",
     },
     Setting {
         section: "memory",

@@ -65,6 +65,8 @@ pub struct Pusher {
     /// Workers that are to be told of each other, and those that take nothing: filled and emptied within one step.
     orders: Vec<(usize, LinkOrder)>,
     slow: Set,
+    /// How long a worker may say nothing of a chunk that it is to have, as of the last step.
+    silence: Duration,
     /// Rounds that were closed, with the digests of their updates.
     digests: Vec<(u64, u64)>,
 }
@@ -124,7 +126,6 @@ impl Pusher {
         };
         Pusher {
             credits_at_once: (u64::from(job.plan.credits) / 2).max(1),
-            job,
             board,
             updates,
             admitted: inputs.admitted,
@@ -134,6 +135,8 @@ impl Pusher {
             relays,
             orders,
             slow: 0,
+            silence: job.write_deadline,
+            job,
             digests,
             wake,
             events,
@@ -494,7 +497,8 @@ impl Stage for Pusher {
         }
         if self.relays.is_some() {
             busy |= self.listen(context);
-            busy |= self.give_up(self.silence(), context);
+            self.silence = self.may_be_silent(context.now);
+            busy |= self.give_up(self.silence, context);
         }
         while self.close(context) {
             busy = true;
@@ -519,7 +523,7 @@ impl Stage for Pusher {
         let stalled = self.peers.iter().flatten();
         let stalled = stalled.filter_map(|peer| Some(peer.stalled? + limit.max(peer.outbound.fails_within())));
         let stop = self.closing.or(self.stopping.map(|(_, until)| until)).filter(|_| !self.board.stopped());
-        let silent = self.relays.as_ref().and_then(|relays| Some(relays.oldest()? + self.silence()));
+        let silent = self.relays.as_ref().and_then(|relays| Some(relays.oldest()? + self.silence));
         stalled.chain(stop).chain(silent).min()
     }
 

@@ -42,6 +42,8 @@ struct Entry {
     /// `None`: its session has ended.
     carrier: Option<usize>,
     waiting: Set,
+    /// How many it was announced to.
+    targets: u32,
     slot: SharedSlot,
     len: usize,
     since: Instant,
@@ -337,7 +339,8 @@ impl Relays {
         since: Instant,
     ) {
         self.members[carrier].load += 1;
-        self.entries.push(Entry { round, chunk, carrier: Some(carrier), waiting: targets, slot, len, since });
+        let (carrier, count) = (Some(carrier), targets.count_ones());
+        self.entries.push(Entry { round, chunk, carrier, waiting: targets, targets: count, slot, len, since });
     }
 
     /// Where a chunk is that `worker` waits for.
@@ -387,7 +390,7 @@ impl Relays {
     }
 
     /// Ends the wait for chunks that are older than `limit`: gives each with a worker that still waits for it. That worker is sent
-    /// everything for a while, or it would hold up every chunk anew.
+    /// everything for a while, or it would hold up every chunk anew; but not if most wait, as that is the carrier's doing.
     pub(super) fn give_up(
         &mut self,
         now: Instant,
@@ -399,12 +402,22 @@ impl Relays {
             if now.saturating_duration_since(self.entries[at].since) < limit {
                 continue;
             }
-            for worker in each(self.entries[at].waiting & !self.silent) {
+            let Entry { waiting, targets, .. } = self.entries[at];
+            let few = waiting.count_ones() <= self.liars || 2 * waiting.count_ones() < targets;
+            for worker in each(waiting & !self.silent).filter(|_| few) {
                 self.silences[worker].rest(round);
                 self.silent |= bit(worker);
             }
             self.serve(at, &mut send);
         }
+    }
+
+    /// Do only few wait for chunks that are older than `limit`? If most do it is the network, and nobody's fault.
+    pub(super) fn few_wait(&self, now: Instant, limit: Duration) -> bool {
+        let old = self.entries.iter().filter(|entry| now.saturating_duration_since(entry.since) >= limit);
+        let waiting = old.fold(0, |set, entry| set | entry.waiting) & !self.silent;
+        let members = self.members.iter().filter(|member| member.session.is_some()).count();
+        2 * (waiting.count_ones() as usize) < members
     }
 
     /// Does somebody wait for a chunk of a round that may have to be collected before `round` has a place?

@@ -251,9 +251,10 @@ impl Pusher {
         busy
     }
 
-    /// How long a target may say nothing of a chunk.
-    pub(super) fn silence(&self) -> Duration {
+    /// How long a target may say nothing of a chunk: less if it is one of few that hold up all others.
+    pub(super) fn may_be_silent(&self, now: Instant) -> Duration {
         let limit = self.job.write_deadline;
-        if self.updates.free(0) == 0 { limit / PRESSURE } else { limit }
+        let few = || self.relays.as_ref().is_none_or(|relays| relays.few_wait(now, limit / PRESSURE));
+        if self.updates.free(0) == 0 && few() { limit / PRESSURE } else { limit }
     }
 }
