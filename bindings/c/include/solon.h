@@ -311,7 +311,8 @@ typedef struct solon_report {
      */
     uint64_t digest;
     /**
-     * 0: complete. Undecodable: 1, too few shards came in time; 2, too few agree; 3, too few are finite.
+     * 0: complete. Undecodable: 1, too few shards came in time; 2, too few agree; 3, too few are finite;
+     * 4, a number of the update is too large for the 16 bits by which updates travel (push.precision).
      */
     uint32_t outcome;
     /**

@@ -56,7 +56,8 @@ pub struct SolonReport {
     pub round: u64,
     /// The digest of the update: the same for every worker of the job. 0 if there is none.
     pub digest: u64,
-    /// 0: complete. Undecodable: 1, too few shards came in time; 2, too few agree; 3, too few are finite.
+    /// 0: complete. Undecodable: 1, too few shards came in time; 2, too few agree; 3, too few are finite;
+    /// 4, a number of the update is too large for the 16 bits by which updates travel (push.precision).
     pub outcome: u32,
     /// If undecodable: the group whose word failed first.
     pub group: u32,
@@ -341,6 +342,7 @@ impl SolonReport {
                     UndecodableReason::TooFew { arrived, needed } => (1, [arrived, 0, needed]),
                     UndecodableReason::Disagree { arrived, agreeing, needed } => (2, [arrived, agreeing, needed]),
                     UndecodableReason::NotFinite { arrived, finite, needed } => (3, [arrived, finite, needed]),
+                    UndecodableReason::TooLarge => (4, [0; 3]),
                 };
                 (outcome, group, chunk, numbers)
             }
