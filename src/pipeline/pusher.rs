@@ -62,6 +62,8 @@ pub struct Pusher {
     /// Workers that are to be told of each other, and those that take nothing: filled and emptied within one step.
     orders: Vec<(usize, LinkOrder)>,
     slow: Set,
+    /// Changes of who has a session that were seen.
+    membership: u64,
     /// Rounds that were closed, with the digests of their updates.
     digests: Vec<(u64, u64)>,
 }
@@ -130,6 +132,7 @@ impl Pusher {
             relays,
             orders,
             slow: 0,
+            membership: 0,
             digests,
             wake,
             events,
@@ -490,6 +493,7 @@ impl Stage for Pusher {
         }
         if self.relays.is_some() {
             busy |= self.listen(context);
+            self.part(context);
             busy |= self.give_up(self.silence(), context);
         }
         while self.close(context) {

@@ -98,6 +98,21 @@ impl Pusher {
         true
     }
 
+    /// Nobody waits for a worker whose session the receiver has ended: there may be nothing to send to it, by which its end would show.
+    pub(super) fn part(&mut self, context: &Context<'_>) {
+        let membership = self.board.membership();
+        if std::mem::replace(&mut self.membership, membership) == membership {
+            return;
+        }
+        for index in 0..self.peers.len() {
+            let place = self.job.plan.parameters.place(index);
+            let gone = !self.board.connected(place.group).contains(place.row);
+            if gone && self.relays.as_ref().is_some_and(|relays| relays.is_member(index)) {
+                self.end(index, context);
+            }
+        }
+    }
+
     fn take_word(&mut self, index: usize, said: Said, context: &Context<'_>) -> Result<(), Violation> {
         let (first, workers) = (self.first, self.peers.len());
         let Some(relays) = &mut self.relays else { return Ok(()) };
