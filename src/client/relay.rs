@@ -531,7 +531,8 @@ impl Relay {
             return false;
         }
         let over = link.stalled.is_some_and(|since| now.saturating_duration_since(since) >= LINK_PATIENCE);
-        if !link.writable && !over {
+        // Without a descriptor nothing says that it takes something again.
+        if !link.writable && !over && link.outbound.descriptor().is_some() {
             return false;
         }
         match link.outbound.flush(now) {
