@@ -151,6 +151,11 @@ impl Pusher {
         &self.updates
     }
 
+    /// Frames that are queued for workers and have not left.
+    pub fn queued(&self) -> usize {
+        self.peers.iter().flatten().map(|peer| peer.outbound.queued()).sum()
+    }
+
     /// Keeps the last closed round and its digest in this file, so that a restarted daemon goes on counting. It is written
     /// before any worker learns that the round is closed.
     pub fn keep_journal(&mut self, journal: File) {
