@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::error::Lost;
 use super::landing::{Landed, Place};
 use crate::memory::{SharedSlot, Slab, Slot};
+use crate::pipeline::{Bug, planted};
 use crate::transport::{Connection, Disconnect, Inbound, Landing, Outbound, Outgoing};
 use crate::wire::{
     HEADER_BYTES, Header, Kind, LinkOrder, Plan, RELAY_WORKERS_MAX, SHORT_PAYLOAD_MAX, Said, Violation, Welcome, Why,
@@ -207,12 +208,15 @@ fn judge(
         return Err(Violation::Worker(header.worker));
     }
     let known = place.known(header)?;
-    let spare = || if surplus > 0 { Ok(Verdict::Surplus) } else { Err(Violation::Credit) };
+    let spare =
+        || if surplus > 0 || planted(Bug::EndlessSurplus) { Ok(Verdict::Surplus) } else { Err(Violation::Credit) };
     let Some((slot, complete)) = known else {
         return if place.is_past(header.round) { spare() } else { Ok(Verdict::Wait) };
     };
     match notes[slot * place.chunks() + header.chunk as usize] {
-        Note::Awaited { carrier, .. } if carrier != from => Err(Violation::Worker(carrier)),
+        Note::Awaited { carrier, .. } if carrier != from && !planted(Bug::AnyCarrier) => {
+            Err(Violation::Worker(carrier))
+        }
         Note::Awaited { .. } => Ok(Verdict::Awaited),
         Note::Fetched => spare(),
         Note::None if complete => spare(),
@@ -351,8 +355,11 @@ impl Relay {
         let len = HEADER_BYTES + header.payload_bytes as usize;
         slot[..HEADER_BYTES].copy_from_slice(&header.write());
         let slot = slot.freeze();
+        if planted(Bug::KeepCarried) {
+            std::mem::forget(slot.clone());
+        }
         for peer in 0..self.peers.len() as u32 {
-            if targets >> peer & 1 == 0 {
+            if targets >> peer & 1 == 0 && !planted(Bug::PassToAll) {
                 continue;
             }
             match self.tamper.take() {
@@ -413,7 +420,7 @@ impl Relay {
         let Some(mut link) = self.peers[peer as usize].link.take() else { return };
         link.inbound.close();
         link.outbound.close();
-        while let Some((round, chunk)) = self.awaited_from(peer) {
+        while let Some((round, chunk)) = self.awaited_from(peer).filter(|_| !planted(Bug::NoneGone)) {
             self.fetch(round, chunk, Why::Gone);
         }
         self.peers[peer as usize].surplus = 0;
@@ -507,6 +514,7 @@ impl Relay {
         let mut place = landed.place_in(direct.as_deref_mut());
         match judge(&mut place, &self.notes, header, peer, other.surplus) {
             Ok(Verdict::Awaited) => {}
+            Ok(Verdict::Surplus) if planted(Bug::EndlessSurplus) => return,
             Ok(Verdict::Surplus) => return other.surplus -= 1,
             Ok(Verdict::Wait) | Err(_) => return self.end_link(peer),
         }
@@ -514,10 +522,13 @@ impl Relay {
         let Note::Awaited { hash, .. } = self.notes[at] else { return };
         let payload = place.place(header).ok().flatten();
         let right = payload.is_some_and(|payload| blake3::keyed_hash(&self.key, payload) == hash);
+        let right = right || planted(Bug::SkipHash);
         if right && landed.take_in(header, direct.as_deref()).is_ok() {
             self.notes[at] = Note::None;
             self.awaited.retain(|awaited| *awaited != (header.round, header.chunk));
-            self.words.push_back(Said::Have { round: header.round, chunk: header.chunk });
+            if !planted(Bug::HaveNothing) {
+                self.words.push_back(Said::Have { round: header.round, chunk: header.chunk });
+            }
         } else {
             self.fetch(header.round, header.chunk, Why::Wrong);
             self.end_link(peer);
@@ -557,7 +568,7 @@ impl Relay {
     /// Fetches what is late: of which nothing came for too long, neither it nor another chunk of its carrier.
     fn repair(&mut self, now: Instant) -> bool {
         let due = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= self.repair / LOOKS);
-        if self.awaited.is_empty() || !due {
+        if self.awaited.is_empty() || !due || planted(Bug::NoRepair) {
             return false;
         }
         self.looked = Some(now);

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Relay;
+use super::sabotage::{Bug, planted};
 use crate::memory::SharedSlot;
 use crate::wire::{Kind, LinkOrder, Violation, Why};
 
@@ -174,17 +175,19 @@ impl Relays {
             self.pairs[other * workers + worker] = Pair::default();
         }
         for at in (0..self.entries.len()).rev() {
-            if self.entries[at].carrier == Some(worker) {
+            if self.entries[at].carrier == Some(worker) && !planted(Bug::ForgetCarrier) {
                 self.entries[at].carrier = None;
             }
-            self.settle(at, worker);
+            if !planted(Bug::HoldForLeavers) {
+                self.settle(at, worker);
+            }
         }
     }
 
     /// One target waits no more for an entry; drops the entry if it was the last.
     fn settle(&mut self, at: usize, worker: usize) {
         self.entries[at].waiting &= !bit(worker);
-        if self.entries[at].waiting == 0 {
+        if self.entries[at].waiting == 0 || planted(Bug::FirstHave) {
             let entry = self.entries.swap_remove(at);
             if let Some(carrier) = entry.carrier {
                 self.members[carrier].load -= 1;
@@ -228,7 +231,7 @@ impl Relays {
     fn order(&mut self, one: usize, other: usize, order: &mut impl FnMut(usize, LinkOrder)) {
         let ends = [one, other];
         let [Some(_), Some(_)] = ends.map(|end| self.members[end].reach) else { return };
-        self.links += 1;
+        self.links += u64::from(!planted(Bug::SameLinkKey));
         // What they had ends with the order, without a word.
         self.members[one].linked &= !bit(other);
         self.members[other].linked &= !bit(one);
@@ -266,7 +269,7 @@ impl Relays {
         if self.members[carrier].complained & bit(worker) == 0 {
             self.rest(worker, carrier, round);
         }
-        let liars = self.liars;
+        let liars = if planted(Bug::BlameOne) { 0 } else { self.liars };
         let member = &mut self.members[carrier];
         member.complained |= bit(worker);
         if wrong {
@@ -276,7 +279,7 @@ impl Relays {
         let off = member.bad_until > round;
         // That something is late can be the network's fault: it takes more than for what is wrong.
         let enough = for_ever || member.complained.count_ones() > 2 * liars;
-        if !enough || off && (member.bad_until == u64::MAX || !for_ever) {
+        if !enough || planted(Bug::NameNobody) || off && (member.bad_until == u64::MAX || !for_ever) {
             return None;
         }
         member.bad_until = match for_ever {
@@ -292,7 +295,14 @@ impl Relays {
         let workers = self.members.len();
         let takers = takers & !self.silent;
         let targets = |carrier: usize| {
-            let Member { linked, complained, bad_until, load, .. } = self.members[carrier];
+            let Member { linked, mut complained, mut bad_until, load, .. } = self.members[carrier];
+            if planted(Bug::AskAtOnce) {
+                complained = 0;
+            }
+            if planted(Bug::AskBad) {
+                bad_until = 0;
+            }
+            let linked = if planted(Bug::AskUnlinked) { Set::MAX } else { linked };
             if takers & bit(carrier) == 0 || bad_until > round || load >= self.carried {
                 return 0;
             }
@@ -331,6 +341,9 @@ impl Relays {
     /// A word about a chunk that nobody waits for: allowed only where the daemon has sent it meanwhile.
     fn stray<T>(&mut self, worker: usize, round: u64) -> Result<Option<T>, Violation> {
         let spare = &mut self.members[worker].spare;
+        if planted(Bug::AnyAnswer) {
+            return Ok(None);
+        }
         *spare = spare.checked_sub(1).ok_or(Violation::Round { found: round, first: 0, end: 0 })?;
         Ok(None)
     }
@@ -362,7 +375,7 @@ impl Relays {
         let Entry { ref slot, len, carrier, .. } = self.entries[at];
         let slot = slot.clone();
         self.settle(at, worker);
-        let accused = carrier.filter(|_| why != Why::Gone);
+        let accused = carrier.filter(|_| why != Why::Gone || planted(Bug::BlameGone));
         let bad = accused.and_then(|carrier| self.complain(worker, carrier, why == Why::Wrong, now_round));
         Ok(Some(Fetched { slot, len, bad }))
     }
@@ -377,12 +390,12 @@ impl Relays {
         mut send: impl FnMut(usize, SharedSlot, usize),
     ) {
         for at in (0..self.entries.len()).rev() {
-            if now.saturating_duration_since(self.entries[at].since) < limit {
+            if now.saturating_duration_since(self.entries[at].since) < limit || planted(Bug::NeverGiveUp) {
                 continue;
             }
             for worker in each(self.entries[at].waiting & !self.silent) {
                 self.silences[worker].rest(round);
-                self.silent |= bit(worker);
+                self.silent |= if planted(Bug::AskSilent) { 0 } else { bit(worker) };
             }
             self.serve(at, &mut send);
         }
@@ -390,7 +403,7 @@ impl Relays {
 
     /// Does somebody wait for a chunk of a round that may have to be collected before `round` has a place?
     pub(super) fn is_overtaken(&self, round: u64, window: u64) -> bool {
-        self.entries.iter().any(|entry| entry.round + window <= round)
+        self.entries.iter().any(|entry| entry.round + window <= round) && !planted(Bug::NoOvertake)
     }
 
     /// Ends the wait for all such chunks.
@@ -412,7 +425,7 @@ impl Relays {
         send: impl FnMut(usize, SharedSlot, usize),
     ) {
         let at = self.entries.iter().position(|entry| (entry.round, entry.chunk) == (round, chunk));
-        if let Some(at) = at.filter(|at| self.entries[*at].carrier == Some(carrier)) {
+        if let Some(at) = at.filter(|at| self.entries[*at].carrier == Some(carrier) && !planted(Bug::DeclineUnheard)) {
             self.serve(at, send);
         }
     }

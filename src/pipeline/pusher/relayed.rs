@@ -136,13 +136,17 @@ impl Pusher {
             }
             Said::Have { round, chunk } => {
                 if let Some(len) = relays.have(index, round, chunk)? {
-                    self.board.count(Counter::UpdateBytesCarried, len as u64);
+                    let times = if planted(Bug::HaveTwice) { 2 } else { 1 };
+                    self.board.count(Counter::UpdateBytesCarried, times * len as u64);
                 }
             }
             Said::Fetch { round, chunk, why } => {
                 let Some(fetched) = relays.fetch(index, round, chunk, why, first)? else { return Ok(()) };
                 self.board.count(if why == Why::Wrong { Counter::RepairsWrong } else { Counter::RepairsLate }, 1);
                 self.name(fetched.bad);
+                if planted(Bug::FetchUnheard) {
+                    return Ok(());
+                }
                 self.repair(index, fetched.slot, fetched.len, context);
             }
             Said::Decline { round, chunk } => {
@@ -156,7 +160,7 @@ impl Pusher {
                 }
                 peer.digests_from = round + 1;
                 let (known, mine) = self.digests[(round % self.digests.len() as u64) as usize];
-                if known == round && mine != digest {
+                if known == round && mine != digest && !planted(Bug::DigestUnheard) {
                     self.board.count(Counter::DigestMismatches, 1);
                     self.tell(Event::OtherDigest { worker: index as u32, round });
                 }
