@@ -7,14 +7,22 @@
 
 #[path = "simulation/algebra.rs"]
 mod algebra;
+#[path = "simulation/carrier.rs"]
+mod carrier;
+#[path = "simulation/carrying.rs"]
+mod carrying;
 #[path = "simulation/dice.rs"]
 mod dice;
+#[path = "simulation/fabric.rs"]
+mod fabric;
 #[path = "simulation/gradients.rs"]
 mod gradients;
 #[path = "simulation/honest.rs"]
 mod honest;
 #[path = "simulation/judge.rs"]
 mod judge;
+#[path = "simulation/ledger.rs"]
+mod ledger;
 #[path = "simulation/liar.rs"]
 mod liar;
 #[path = "simulation/model.rs"]

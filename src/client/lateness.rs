@@ -11,6 +11,7 @@ const TIMES: u32 = 4;
 /// What is known of the silences of carriers.
 pub(super) struct Lateness {
     least: Duration,
+    first: Duration,
     most: Duration,
     carriers: Vec<Silence>,
     sorted: Vec<Duration>,
@@ -25,10 +26,10 @@ struct Silence {
 }
 
 impl Lateness {
-    /// For so many carriers; the limit is within these bounds, and the upper one while most have brought nothing yet.
-    pub(super) fn new(carriers: usize, least: Duration, most: Duration) -> Lateness {
-        let silence = Silence { usual: most / TIMES, now: Duration::ZERO };
-        Lateness { least, most, carriers: vec![silence; carriers], sorted: Vec::with_capacity(carriers) }
+    /// For so many carriers; the limit is from `least` to `most`, and `first` while most have brought nothing yet.
+    pub(super) fn new(carriers: usize, least: Duration, first: Duration, most: Duration) -> Lateness {
+        let silence = Silence { usual: first / TIMES, now: Duration::ZERO };
+        Lateness { least, first, most, carriers: vec![silence; carriers], sorted: Vec::with_capacity(carriers) }
     }
 
     /// `carrier` has brought something after it was silent for so long.
@@ -40,7 +41,7 @@ impl Lateness {
     /// `carrier` has brought a whole chunk.
     pub(super) fn brought(&mut self, carrier: u32) {
         let Silence { usual, now } = &mut self.carriers[carrier as usize];
-        let faded = if *usual == self.most / TIMES { Duration::ZERO } else { *usual / 8 * 7 };
+        let faded = if *usual == self.first / TIMES { Duration::ZERO } else { *usual / 8 * 7 };
         *usual = faded.max(std::mem::take(now));
     }
 
@@ -70,8 +71,8 @@ mod tests {
 
     #[test]
     fn a_carrier_may_be_silent_for_longer_where_most_are() {
-        let mut lateness = Lateness::new(6, MS(100), MS(4000));
-        assert_eq!(lateness.limit(5), MS(4000), "nothing is known");
+        let mut lateness = Lateness::new(6, MS(100), MS(200), MS(4000));
+        assert_eq!(lateness.limit(5), MS(200), "nothing is known");
         bring(&mut lateness, 0..5, MS(2));
         assert_eq!(lateness.limit(5), MS(100));
         bring(&mut lateness, 0..5, MS(300));
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn few_carriers_that_are_silent_do_not_make_it_usual() {
-        let mut lateness = Lateness::new(6, MS(100), MS(4000));
+        let mut lateness = Lateness::new(6, MS(100), MS(200), MS(4000));
         bring(&mut lateness, 0..5, MS(30));
         bring(&mut lateness, 0..2, MS(3000));
         assert_eq!(lateness.limit(5), MS(120));
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_was_usual_is_forgotten() {
-        let mut lateness = Lateness::new(6, MS(100), MS(4000));
+        let mut lateness = Lateness::new(6, MS(100), MS(200), MS(4000));
         bring(&mut lateness, 0..5, MS(500));
         for _ in 0..40 {
             bring(&mut lateness, 0..5, MS(1));

@@ -18,6 +18,7 @@ use super::error::Lost;
 use super::landing::{Landed, Place, Progress};
 use super::lateness::Lateness;
 use crate::memory::{SharedSlot, Slab, Slot};
+use crate::pipeline::{Bug, planted};
 use crate::transport::{Connection, Disconnect, Inbound, Landing, Outbound, Outgoing};
 use crate::wire::{
     HEADER_BYTES, Header, Kind, LinkOrder, Plan, RELAY_WORKERS_MAX, SHORT_PAYLOAD_MAX, Said, Violation, Welcome, Why,
@@ -28,6 +29,8 @@ use crate::wire::{
 const FRAMES_PER_TURN: usize = 8;
 /// A carrier that brings something has so many times as long for one chunk: then it is late all the same.
 const REPAIRS_AT_MOST: u32 = 8;
+/// While nothing is known of carriers they may be silent so many times as long.
+const FIRST_REPAIRS: u32 = 2;
 /// Or as long as it takes to send a chunk to everybody with so many bytes per second, if that is longer.
 const SLOWEST: f64 = 1e7;
 /// Waits for chunks are looked at so many times in the time that they have.
@@ -157,7 +160,7 @@ impl Relay {
         let all = Duration::from_secs_f64((workers - 1) as f64 * chunk as f64 / SLOWEST);
         let longest = all.max(REPAIRS_AT_MOST * repair);
         Some(Relay {
-            lateness: Lateness::new(workers, repair, longest),
+            lateness: Lateness::new(workers, repair, all.max(FIRST_REPAIRS * repair), longest),
             longest,
             plan,
             epoch: welcome.epoch,
@@ -331,8 +334,11 @@ impl Relay {
         let len = HEADER_BYTES + header.payload_bytes as usize;
         slot[..HEADER_BYTES].copy_from_slice(&header.write());
         let slot = slot.freeze();
+        if planted(Bug::KeepCarried) {
+            std::mem::forget(slot.clone());
+        }
         for peer in 0..self.peers.len() as u32 {
-            if targets >> peer & 1 == 0 {
+            if targets >> peer & 1 == 0 && !planted(Bug::PassToAll) {
                 continue;
             }
             match self.tamper.take() {
@@ -399,7 +405,7 @@ impl Relay {
 
     /// Has the daemon send what is awaited over a link, which stays: what this worker passes on need not come from the daemon.
     fn doubt(&mut self, peer: u32) {
-        while let Some((round, chunk)) = self.awaited_from(peer) {
+        while let Some((round, chunk)) = self.awaited_from(peer).filter(|_| !planted(Bug::NoneGone)) {
             self.fetch(round, chunk, Why::Gone);
         }
     }
@@ -503,6 +509,7 @@ impl Relay {
         let mut place = landed.place_in(direct.as_deref_mut());
         match judge(&mut place, &self.notes, header, peer, other.surplus) {
             Ok(Verdict::Awaited { .. }) => {}
+            Ok(Verdict::Surplus) if planted(Bug::EndlessSurplus) => return,
             Ok(Verdict::Surplus) => return other.surplus -= 1,
             Ok(Verdict::Wait) | Err(_) => return self.end_link(peer),
         }
@@ -511,10 +518,13 @@ impl Relay {
         self.lateness.brought(peer);
         let payload = place.place(header).ok().flatten();
         let right = payload.is_some_and(|payload| blake3::keyed_hash(&self.key, payload) == hash);
+        let right = right || planted(Bug::SkipHash);
         if right && landed.take_in(header, direct.as_deref_mut()).is_ok() {
             self.notes[at] = Note::None;
             self.awaited.retain(|awaited| *awaited != (header.round, header.chunk));
-            self.words.push_back(Said::Have { round: header.round, chunk: header.chunk });
+            if !planted(Bug::HaveNothing) {
+                self.words.push_back(Said::Have { round: header.round, chunk: header.chunk });
+            }
         } else {
             self.fetch(header.round, header.chunk, Why::Wrong);
             self.doubt(peer);
@@ -528,7 +538,8 @@ impl Relay {
             return false;
         }
         let over = link.stalled.is_some_and(|since| now.saturating_duration_since(since) >= LINK_PATIENCE);
-        if !link.writable && !over {
+        // Without a descriptor nothing says that it takes something again.
+        if !link.writable && !over && link.outbound.descriptor().is_some() {
             return false;
         }
         match link.outbound.flush(now) {
@@ -553,7 +564,7 @@ impl Relay {
     /// Fetches what is late: of which nothing came for too long, neither it nor another chunk of its carrier.
     fn repair(&mut self, now: Instant) -> bool {
         let due = self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= self.repair / LOOKS);
-        if self.awaited.is_empty() || !due {
+        if self.awaited.is_empty() || !due || planted(Bug::NoRepair) {
             return false;
         }
         self.looked = Some(now);

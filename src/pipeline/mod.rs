@@ -41,6 +41,7 @@ pub use pusher::{Pusher, read_journal};
 pub use reactor::{Idle, Reactor, ReactorError};
 pub use receiver::Receiver;
 pub(crate) use ring::ring;
+pub(crate) use sabotage::planted;
 pub use sabotage::{Bug, plant};
 
 use crate::code::{Generator, Precision, ROWS_MAX, Rows, Tolerance, Verify};

@@ -67,6 +67,8 @@ pub struct Pusher {
     slow: Set,
     /// How long a worker may say nothing of a chunk that it is to have, as of the last step.
     silence: Duration,
+    /// Changes of who has a session that were seen.
+    membership: u64,
     /// Rounds that were closed, with the digests of their updates.
     digests: Vec<(u64, u64)>,
 }
@@ -136,6 +138,7 @@ impl Pusher {
             orders,
             slow: 0,
             silence: job.write_deadline,
+            membership: 0,
             job,
             digests,
             wake,
@@ -153,6 +156,11 @@ impl Pusher {
     /// The slots that updates (holder 0) and reports (holder 1) are sent from: one region, to be registered once.
     pub fn slab(&self) -> &Slab {
         &self.updates
+    }
+
+    /// Frames that are queued for workers and have not left.
+    pub fn queued(&self) -> usize {
+        self.peers.iter().flatten().map(|peer| peer.outbound.queued()).sum()
     }
 
     /// Keeps the last closed round and its digest in this file, so that a restarted daemon goes on counting. It is written
@@ -497,6 +505,7 @@ impl Stage for Pusher {
         }
         if self.relays.is_some() {
             busy |= self.listen(context);
+            self.part(context);
             self.silence = self.may_be_silent(context.now);
             busy |= self.give_up(self.silence, context);
         }

@@ -212,8 +212,9 @@ impl Receiver {
         peer.inbound.close();
         self.board.count(Counter::ReadCalls, peer.inbound.calls());
         self.board.set_connected(index, false);
-        // Words may wait for this worker.
+        // Words may wait for this worker, and chunks that were announced to it.
         self.assembler.ring();
+        self.pusher.ring();
         if let Disconnect::Violation(_) = why {
             self.board.count(Counter::Violations, 1);
         }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Relay;
+use super::sabotage::{Bug, planted};
 use crate::memory::SharedSlot;
 use crate::wire::{Kind, LinkOrder, Violation, Why};
 
@@ -188,17 +189,19 @@ impl Relays {
             self.pairs[other * workers + worker] = Pair::default();
         }
         for at in (0..self.entries.len()).rev() {
-            if self.entries[at].carrier == Some(worker) {
+            if self.entries[at].carrier == Some(worker) && !planted(Bug::ForgetCarrier) {
                 self.entries[at].carrier = None;
             }
-            self.settle(at, worker);
+            if !planted(Bug::HoldForLeavers) {
+                self.settle(at, worker);
+            }
         }
     }
 
     /// One target waits no more for an entry; drops the entry if it was the last.
     fn settle(&mut self, at: usize, worker: usize) {
         self.entries[at].waiting &= !bit(worker);
-        if self.entries[at].waiting == 0 {
+        if self.entries[at].waiting == 0 || planted(Bug::FirstHave) {
             let entry = self.entries.swap_remove(at);
             if let Some(carrier) = entry.carrier {
                 self.members[carrier].load -= 1;
@@ -242,7 +245,7 @@ impl Relays {
     fn order(&mut self, one: usize, other: usize, order: &mut impl FnMut(usize, LinkOrder)) {
         let ends = [one, other];
         let [Some(_), Some(_)] = ends.map(|end| self.members[end].reach) else { return };
-        self.links += 1;
+        self.links += u64::from(!planted(Bug::SameLinkKey));
         // What they had ends with the order, without a word.
         self.set_linked(one, other, false);
         self.set_linked(other, one, false);
@@ -271,6 +274,12 @@ impl Relays {
         !was
     }
 
+    /// Those that say that they have a link with a worker, whatever that says.
+    fn linked_with(&self, worker: usize) -> Set {
+        let says = |other: &usize| self.members[*other].linked & bit(worker) != 0;
+        (0..self.members.len()).filter(says).fold(0, |set, other| set | bit(other))
+    }
+
     /// Notes what `worker` says of its link with `peer`; what it said before.
     fn set_linked(&mut self, worker: usize, peer: usize, up: bool) -> bool {
         let was = self.members[worker].linked & bit(peer) != 0;
@@ -291,7 +300,8 @@ impl Relays {
         if self.members[carrier].complained & bit(worker) == 0 {
             self.rest(worker, carrier, round);
         }
-        let (liars, member, bad) = (self.liars, &mut self.members[carrier], &mut self.bad[carrier]);
+        let liars = if planted(Bug::BlameOne) { 0 } else { self.liars };
+        let (member, bad) = (&mut self.members[carrier], &mut self.bad[carrier]);
         member.complained |= bit(worker);
         if wrong {
             member.wrong |= bit(worker);
@@ -300,7 +310,7 @@ impl Relays {
         let off = bad.until > round;
         // That something is late can be the network's fault: it takes more than for what is wrong.
         let enough = for_ever || member.complained.count_ones() > 2 * liars;
-        if !enough || off && (bad.until == u64::MAX || !for_ever) {
+        if !enough || planted(Bug::NameNobody) || off && (bad.until == u64::MAX || !for_ever) {
             return None;
         }
         // Until it joins again, at least.
@@ -316,9 +326,14 @@ impl Relays {
         let workers = self.members.len();
         let takers = takers & !self.silent;
         let targets = |carrier: usize| {
-            let Member { mutual, complained, load, .. } = self.members[carrier];
-            let asked = takers & bit(carrier) != 0 && self.bad[carrier].until <= round && load < self.carried;
-            if asked { mutual & takers & !complained } else { 0 }
+            let Member { mutual, mut complained, load, .. } = self.members[carrier];
+            if planted(Bug::AskAtOnce) {
+                complained = 0;
+            }
+            let linked = if planted(Bug::AskUnlinked) { self.linked_with(carrier) } else { mutual };
+            let bad = self.bad[carrier].until > round && !planted(Bug::AskBad);
+            let asked = takers & bit(carrier) != 0 && !bad && load < self.carried;
+            if asked { linked & takers & !complained } else { 0 }
         };
         // Not whoever has just come and has few links: the rest would all be served by the daemon.
         let most = (0..workers).map(|carrier| targets(carrier).count_ones()).max().filter(|most| *most > 0)?;
@@ -353,6 +368,9 @@ impl Relays {
     /// A word about a chunk that nobody waits for: allowed only where the daemon has sent it meanwhile.
     fn stray<T>(&mut self, worker: usize, round: u64) -> Result<Option<T>, Violation> {
         let spare = &mut self.members[worker].spare;
+        if planted(Bug::AnyAnswer) {
+            return Ok(None);
+        }
         *spare = spare.checked_sub(1).ok_or(Violation::Round { found: round, first: 0, end: 0 })?;
         Ok(None)
     }
@@ -384,13 +402,14 @@ impl Relays {
         let Entry { ref slot, len, carrier, .. } = self.entries[at];
         let slot = slot.clone();
         self.settle(at, worker);
-        let accused = carrier.filter(|_| why != Why::Gone);
+        let accused = carrier.filter(|_| why != Why::Gone || planted(Bug::BlameGone));
         let bad = accused.and_then(|carrier| self.complain(worker, carrier, why == Why::Wrong, now_round));
         Ok(Some(Fetched { slot, len, bad }))
     }
 
     /// Ends the wait for chunks that are older than `limit`: gives each with a worker that still waits for it. That worker is sent
-    /// everything for a while, or it would hold up every chunk anew; but not if most wait, as that is the carrier's doing.
+    /// everything for a while, or it would hold up every chunk anew. But if most wait it is the carrier's doing, and that one is not asked
+    /// for a while: liars alone are not most.
     pub(super) fn give_up(
         &mut self,
         now: Instant,
@@ -399,14 +418,17 @@ impl Relays {
         mut send: impl FnMut(usize, SharedSlot, usize),
     ) {
         for at in (0..self.entries.len()).rev() {
-            if now.saturating_duration_since(self.entries[at].since) < limit {
+            if now.saturating_duration_since(self.entries[at].since) < limit || planted(Bug::NeverGiveUp) {
                 continue;
             }
-            let Entry { waiting, targets, .. } = self.entries[at];
+            let Entry { waiting, targets, carrier, .. } = self.entries[at];
             let few = waiting.count_ones() <= self.liars || 2 * waiting.count_ones() < targets;
+            if let Some(bad) = carrier.map(|carrier| &mut self.bad[carrier]).filter(|bad| !few && bad.until <= round) {
+                bad.rest(round);
+            }
             for worker in each(waiting & !self.silent).filter(|_| few) {
                 self.silences[worker].rest(round);
-                self.silent |= bit(worker);
+                self.silent |= if planted(Bug::AskSilent) { 0 } else { bit(worker) };
             }
             self.serve(at, &mut send);
         }
@@ -422,7 +444,7 @@ impl Relays {
 
     /// Does somebody wait for a chunk of a round that may have to be collected before `round` has a place?
     pub(super) fn is_overtaken(&self, round: u64, window: u64) -> bool {
-        self.entries.iter().any(|entry| entry.round + window <= round)
+        self.entries.iter().any(|entry| entry.round + window <= round) && !planted(Bug::NoOvertake)
     }
 
     /// Ends the wait for all such chunks.
@@ -444,7 +466,7 @@ impl Relays {
         send: impl FnMut(usize, SharedSlot, usize),
     ) {
         let at = self.entries.iter().position(|entry| (entry.round, entry.chunk) == (round, chunk));
-        if let Some(at) = at.filter(|at| self.entries[*at].carrier == Some(carrier)) {
+        if let Some(at) = at.filter(|at| self.entries[*at].carrier == Some(carrier) && !planted(Bug::DeclineUnheard)) {
             self.serve(at, send);
         }
     }

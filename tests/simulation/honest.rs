@@ -25,6 +25,8 @@ pub struct Honest {
     /// Why a loss of the session is no surprise, if it is none.
     pub excuse: Option<&'static str>,
     update: Vec<f32>,
+    /// The session that has said where it is reached.
+    reached: Option<u64>,
 }
 
 impl Honest {
@@ -41,6 +43,7 @@ impl Honest {
             oldest: (0, 0),
             excuse: None,
             update: vec![0.0; view.scenario.job.plan.layout.dimension()],
+            reached: None,
         }
     }
 
@@ -66,13 +69,13 @@ impl Honest {
             Habit::Absent => return,
             Habit::Crash(round) if view.closed >= round => {
                 self.cut(true, "crashed");
-                self.wired = None;
+                self.hang_up(view, net);
                 return;
             }
             Habit::Flaky if !view.draining && self.dice.chance(0.02) => {
                 if self.dice.chance(0.4) {
                     // It comes back before the daemon has noticed that it was gone.
-                    self.wired = None;
+                    self.hang_up(view, net);
                     self.back_at = 0;
                 } else {
                     let lossy = self.dice.chance(0.7);
@@ -97,13 +100,45 @@ impl Honest {
             self.wired = Some((session.expect("both sides make the same generator"), joined.link));
             (self.excuse, self.computed_at, self.sending_since) = (None, None, None);
         }
-        self.work(view, judge);
+        self.work(view, net, judge);
         if self.habit == Habit::Freezes && self.excuse == Some("frozen") && view.tick > self.frozen_until + 30 {
             self.excuse = None;
         }
     }
 
-    fn work(&mut self, view: &View<'_>, judge: &mut Judge) {
+    /// Its session is gone, and its links with it.
+    fn hang_up(&mut self, view: &View<'_>, net: &mut Net) {
+        if let Some((session, _)) = self.wired.take() {
+            let vanishes = view.scenario.between.vanish && self.dice.chance(0.5);
+            net.left(session.welcome().session, vanishes);
+        }
+    }
+
+    /// Sees to the links with other workers that the daemon orders.
+    fn link(&mut self, view: &View<'_>, net: &mut Net) {
+        let Some((session, _)) = &mut self.wired else { return };
+        let number = session.welcome().session;
+        if session.relays() && self.reached.replace(number) != Some(number) {
+            session.reach(None, 7);
+        }
+        while let Some((order, ends)) = session.next_link() {
+            let mut expected = [self.worker, order.peer];
+            expected.sort();
+            assert_eq!([ends.listens, ends.dials], expected, "the higher index dials");
+            net.fabric.order(self.worker, number, order, view.tick);
+        }
+        for made in net.fabric.take(self.worker, number, view.tick) {
+            match made.end {
+                Some(end) => session.link(made.peer, end.connection),
+                None => session.no_link(made.peer),
+            }
+        }
+    }
+
+    fn work(&mut self, view: &View<'_>, net: &mut Net, judge: &mut Judge) {
+        if view.scenario.job.relay.is_some() {
+            self.link(view, net);
+        }
         let Some((session, link)) = &mut self.wired else { return };
         let direct = self.worker.is_multiple_of(2);
         // Its end is also told by `collect` and `lost`.
@@ -117,7 +152,7 @@ impl Honest {
         }
         if let Some(why) = session.lost() {
             judge.lost(self.worker as usize, why, self.excuse);
-            self.wired = None;
+            self.hang_up(view, net);
             self.back_at = view.tick + 1 + self.dice.below(12);
             return;
         }

@@ -12,12 +12,16 @@ use solon::transport::Disconnect;
 use solon::wire::{HEADER_BYTES, Report, RoundOutcome, Rule, UndecodableReason, Violation};
 
 use crate::gradients::{Gradients, inexact, norm};
+use crate::ledger::Ledger;
 use crate::model::{Bits, Cell, Round, Seens};
 use crate::oracle::{Failure, Oracle};
 use crate::probes::{Probe, Probes};
 use crate::scenario::{DEADLINE, Habit, Role, Scenario};
 use crate::strategy::Strategy;
 use crate::tap::Seen;
+
+#[path = "overseer.rs"]
+mod overseer;
 
 /// Keeps the model and compares.
 pub struct Judge {
@@ -45,6 +49,9 @@ pub struct Judge {
     pub verbose: bool,
     /// The daemon was asked to stop.
     pub stopping: bool,
+    ledger: Ledger,
+    /// Digests that are not those of the updates: by whom, in which session, of which round.
+    false_digests: Vec<(u32, u64, u64)>,
 }
 
 impl Judge {
@@ -69,6 +76,8 @@ impl Judge {
             closes: Vec::new(),
             verbose,
             stopping: false,
+            ledger: Ledger::new(scenario),
+            false_digests: Vec::new(),
         }
     }
 
@@ -122,6 +131,8 @@ impl Judge {
         // What was to be said in the next report is forgotten with the daemon.
         self.owed.clear();
         self.closed_at = self.tick;
+        self.ledger.restarted();
+        self.false_digests.clear();
     }
 
     /// A frame landed.
@@ -258,11 +269,13 @@ impl Judge {
             Event::Left { worker, why } => {
                 self.hash.update(b"left").update(&worker.to_le_bytes());
                 self.note(|| format!("worker {worker} left: {why}"));
+                self.ledger.left(*worker, self.tick, &mut self.probes);
                 self.left(*worker as usize, *why);
             }
             Event::NotReading { worker } => {
                 self.hash.update(b"not reading").update(&worker.to_le_bytes());
                 self.note(|| format!("worker {worker} does not read"));
+                self.ledger.left(*worker, self.tick, &mut self.probes);
                 self.probes.hit(Probe::NotReading);
                 let role = self.scenario.roles[*worker as usize];
                 if let Role::Honest(habit) = role
@@ -275,13 +288,14 @@ impl Judge {
                     );
                 }
             }
-            Event::BadCarrier { .. }
-            | Event::OtherDigest { .. }
-            | Event::Unrelayed { .. }
-            | Event::Way { .. }
-            | Event::NoLink { .. } => {
-                unreachable!("the simulation relays nothing")
+            Event::BadCarrier { .. } | Event::OtherDigest { .. } => self.relay_event(event),
+            Event::Unrelayed { worker, .. } => {
+                self.note(|| format!("worker {worker} passes nothing on"));
             }
+            Event::NoLink { worker, peer } => {
+                self.note(|| format!("worker {worker} cannot reach worker {peer}"));
+            }
+            Event::Way { .. } => unreachable!("no job of the simulation measures the ways"),
             Event::Closed { round, report, .. } => self.close(*round, report),
             Event::FellBack { .. } => unreachable!("no connection of the simulation has another way to fall back to"),
         }
@@ -496,7 +510,8 @@ impl Judge {
             ("shards that landed", all, accepted + duplicate + stale + count(ShardsCorrupt)),
             ("corrupt shards", corrupt, count(ShardsCorrupt)),
             ("bytes received", bytes, count(BytesReceived)),
-            ("violations", violations, count(Violations)),
+            // Whom the pusher shows the door leaves, for the receiver, without a reason.
+            ("violations", count(Violations).clamp(violations, violations + self.ledger.doubtful()), count(Violations)),
             ("rounds closed", closes, count(RoundsComplete) + count(RoundsUndecodable)),
             ("events lost", 0, count(EventsLost)),
         ];

@@ -9,6 +9,7 @@ use solon::transport::{Connection, Landing};
 use solon::wire::{HEADER_BYTES, Header, Kind, Violation, header_bytes};
 
 use crate::algebra;
+use crate::carrier::{Carrier, Reach};
 use crate::dice::Dice;
 use crate::network::{Link, Way};
 use crate::scenario::{DEADLINE, Role};
@@ -40,6 +41,7 @@ struct Wired {
     granted: u64,
     sent: u64,
     scrap: Scrap,
+    carrier: Carrier,
 }
 
 /// Room for anything.
@@ -82,16 +84,18 @@ impl Liar {
     }
 
     /// Ends its part in the scenario.
-    pub fn retire(&mut self) {
+    pub fn retire(&mut self, net: &mut Net) {
         if let Some(wired) = self.wired.take() {
             wired.link.cut(true);
+            net.left(wired.session, false);
         }
     }
 
     /// One tick.
     pub fn act(&mut self, view: &View<'_>, net: &mut Net) {
-        if self.wired.as_ref().is_some_and(|wired| wired.link.is_closed()) {
-            self.wired = None;
+        if let Some(wired) = self.wired.take_if(|wired| wired.link.is_closed() || wired.carrier.leaves) {
+            wired.link.cut(self.dice.chance(0.5));
+            net.left(wired.session, false);
             self.back_at = view.tick + 2 + self.dice.below(8);
         }
         if self.wired.is_none() {
@@ -101,11 +105,12 @@ impl Liar {
             let Some(joined) = net.connect(self.worker, view) else { return };
             let session = joined.welcome.session;
             let (link, connection) = (joined.link, joined.connection);
-            self.wired = Some(Wired { link, connection, session, granted: 0, sent: 0, scrap: Scrap(Vec::new()) });
+            let (scrap, carrier) = (Scrap(Vec::new()), Carrier::new(self.worker, session, view));
+            self.wired = Some(Wired { link, connection, session, granted: 0, sent: 0, scrap, carrier });
             // What it had begun in this round it begins again.
             self.round = None;
         }
-        self.read(view);
+        self.read(view, net);
         if self.round != Some(view.closed) {
             self.begin(view);
         }
@@ -126,17 +131,20 @@ impl Liar {
         }
     }
 
-    fn read(&mut self, view: &View<'_>) {
-        let Some(Wired { connection, granted, scrap, .. }) = &mut self.wired else { return };
+    fn read(&mut self, view: &View<'_>, net: &mut Net) {
+        let Some(Wired { link, connection, granted, scrap, carrier, .. }) = &mut self.wired else { return };
         if self.strategy == Strategy::NeverReads {
             *granted = u64::from(view.scenario.job.plan.credits);
             return;
         }
+        let mut reach = Reach { link, fabric: &mut net.fabric, tick: view.tick, now: view.now };
         while let Ok(Some(header)) = connection.inbound.receive(scrap, view.now) {
             if header.kind == Kind::Credit {
                 *granted = header.argument.max(*granted);
             }
+            carrier.hear(view, &mut reach, &header, &scrap.0[..header.payload_bytes as usize]);
         }
+        carrier.act(view, &mut reach);
     }
 
     fn begin(&mut self, view: &View<'_>) {
@@ -248,6 +256,7 @@ impl Liar {
             Strategy::EquivocateLieFirst | Strategy::OldRounds | Strategy::FutureRounds => {
                 self.gross(view, round, chunk)
             }
+            Strategy::Upright => self.honest(view, round, chunk, None),
             _ if self.dice.chance(0.3) => self.gross(view, round, chunk),
             _ => self.honest(view, round, chunk, None),
         }

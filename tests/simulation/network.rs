@@ -14,15 +14,15 @@ use crate::dice::Dice;
 /// The unit of virtual time.
 pub const TICK: Duration = Duration::from_millis(1);
 
-/// From worker to daemon, or back.
-#[derive(Clone, Copy, Debug)]
+/// From worker to daemon, or back; between workers, from the one that dials, or back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Up = 0,
     Down = 1,
 }
 
 /// How a link behaves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Quality {
     /// Ticks that every byte takes.
     pub base: u64,
@@ -66,20 +66,32 @@ impl Wire {
 
 struct State {
     closed: bool,
+    /// It was one of its ends that ended it, and not the network.
+    hung_up: bool,
+    /// Where a link between workers: the frames that were read whole, per way.
+    read: Option<[Vec<(u64, u32)>; 2]>,
     quality: Quality,
     dice: Dice,
     wires: [Wire; 2],
 }
 
-/// One connection between a worker and the daemon, as the network sees it.
+/// One connection, between a worker and the daemon or two workers, as the network sees it.
 #[derive(Clone)]
 pub struct Link(Arc<Mutex<State>>);
 
 impl Link {
-    /// A link, with the halves that the daemon and the worker hold. `queue` bounds the frames waiting on a side.
+    /// A link, with the halves that the daemon and the worker hold (the worker that listens, and that dials). `queue` bounds the frames
+    /// waiting on a side.
     pub fn new(quality: Quality, dice: Dice, queue: usize) -> (Link, Connection, Connection) {
         let wire = || Wire { segments: VecDeque::new(), taken: 0, in_flight: 0, last: None };
-        let link = Link(Arc::new(Mutex::new(State { closed: false, quality, dice, wires: [wire(), wire()] })));
+        let link = Link(Arc::new(Mutex::new(State {
+            closed: false,
+            hung_up: false,
+            read: None,
+            quality,
+            dice,
+            wires: [wire(), wire()],
+        })));
         let daemon = link.end(Way::Up, Way::Down, queue);
         let worker = link.end(Way::Down, Way::Up, queue);
         (link, daemon, worker)
@@ -109,6 +121,27 @@ impl Link {
         });
     }
 
+    /// One of its ends ends it.
+    fn hang_up(&self) {
+        self.with(|state| state.hung_up |= !state.closed);
+        self.cut(false);
+    }
+
+    /// Was it one of its ends that ended it?
+    pub fn was_hung_up(&self) -> bool {
+        self.with(|state| state.hung_up)
+    }
+
+    /// Notes from now on which chunks are read from it.
+    pub fn watch(&self) {
+        self.with(|state| state.read = Some(Default::default()));
+    }
+
+    /// The chunks, by round and number, that were read of those that travelled this way since this was last asked.
+    pub fn take_read(&self, way: Way) -> Vec<(u64, u32)> {
+        self.with(|state| state.read.as_mut().map_or(Vec::new(), |read| std::mem::take(&mut read[way as usize])))
+    }
+
     /// Is the connection over?
     pub fn is_closed(&self) -> bool {
         self.with(|state| state.closed)
@@ -117,7 +150,7 @@ impl Link {
     /// Sends as much of `bytes` as the buffer takes, and says how much that is.
     pub fn write(&self, way: Way, bytes: &[u8], now: Instant) -> usize {
         self.with(|state| {
-            let State { closed, quality, dice, wires } = state;
+            let State { closed, quality, dice, wires, .. } = state;
             let wire = &mut wires[way as usize];
             let count = if *closed { 0 } else { bytes.len().min(quality.capacity - wire.in_flight) };
             let mut rest = &bytes[..count];
@@ -178,6 +211,8 @@ impl Inbound for Receiver {
             self.landed += count;
             if self.landed == payload.len() {
                 self.current = None;
+                let (way, what) = (self.way as usize, (header.round, header.chunk));
+                self.link.with(|state| state.read.iter_mut().for_each(|read| read[way].push(what)));
                 return Ok(Some(header));
             }
             return if over { Err(Disconnect::Closed) } else { Ok(None) };
@@ -189,7 +224,7 @@ impl Inbound for Receiver {
     }
 
     fn close(&mut self) {
-        self.link.cut(false);
+        self.link.hang_up();
     }
 }
 
@@ -239,6 +274,6 @@ impl Outbound for Sender {
     }
 
     fn close(&mut self) {
-        self.link.cut(false);
+        self.link.hang_up();
     }
 }

@@ -15,6 +15,8 @@ pub enum Oracle {
     Differs,
     /// Who lied plainly in a word of all rows is named.
     Unnamed,
+    /// A worker passes on only to those that it has a link with, and not after it was found to be bad.
+    Believed,
     /// P6: frames land only in the slots of the worker, session and round that they are of.
     Gate,
     /// P4: a round that has begun ends by its deadline.

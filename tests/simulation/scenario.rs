@@ -11,6 +11,7 @@ use solon::pipeline::Job;
 use solon::transport::faulty::Faults;
 use solon::wire::{Plan, Rule};
 
+use crate::carrying::{Between, Carrying, Relayed};
 use crate::dice::Dice;
 use crate::network::{Quality, TICK};
 use crate::strategy::Strategy;
@@ -62,6 +63,12 @@ pub struct Scenario {
     pub weather: u64,
     /// Ticks an honest worker computes at most.
     pub compute: u64,
+    /// What liars do with chunks that they carry.
+    pub carrying: Vec<Carrying>,
+    /// Links between workers.
+    pub between: Between,
+    /// Workers that cannot be asked to relay.
+    pub near: Vec<bool>,
 }
 
 /// Ticks from a round's begin to its end.
@@ -80,10 +87,10 @@ impl Scenario {
                 break parameters;
             }
         };
-        let job = job(seed, parameters, &mut dice);
+        let mut job = job(seed, parameters, &mut dice);
         let workers = parameters.workers();
         let (s, e, c) = (parameters.adversaries(), parameters.stragglers(), parameters.compression());
-        let rounds = dice.between(8, 20) as u64;
+        let mut rounds = dice.between(8, 20) as u64;
         let mut roles = vec![Role::Honest(Habit::Steady); workers];
         for group in 0..parameters.groups() {
             let first = group * parameters.redundancy();
@@ -120,6 +127,7 @@ impl Scenario {
                 }
             }
         }
+        let Relayed { between, carrying, near } = Relayed::new(seed, &mut job, &mut roles, &mut rounds);
         let stormy = dice.chance(0.3);
         let faults = faults(&mut dice, workers, &roles, stormy);
         let largest = 64 + 4 * (c * job.plan.layout.chunk_width()).min(job.plan.layout.dimension()) + 600;
@@ -147,6 +155,9 @@ impl Scenario {
             interleave: dice.chance(0.5),
             weather: seed,
             compute: dice.pick(&[0, 0, 1, 3, 8]),
+            carrying,
+            between,
+            near,
             roles,
             job,
         }
@@ -264,6 +275,17 @@ impl Scenario {
             self.restart,
             self.interleave,
         );
+        if let Some(relay) = self.job.relay {
+            let Between { quality: q, apart, cuts, vanish } = &self.between;
+            text += &format!(
+                "  relayed: late after {:?}, links {}+{} of {} bytes, {} pairs apart, cuts {cuts}, vanish {vanish}\n",
+                relay.repair,
+                q.base,
+                q.jitter,
+                q.capacity,
+                apart.len()
+            );
+        }
         if self.job.plan.precision != Precision::F32 {
             text += &format!("  shards of {}\n", self.job.plan.precision);
         }
@@ -271,7 +293,11 @@ impl Scenario {
             let (role, q) = (self.roles[worker], &self.quality[worker]);
             if role != Role::Honest(Habit::Steady) || self.faults[worker].is_some() || q.base > 2 {
                 let faults = self.faults[worker];
-                text += &format!("  worker {worker}: {role:?}, latency {}+{}, faults {faults:?}\n", q.base, q.jitter);
+                text += &format!("  worker {worker}: {role:?}, latency {}+{}, faults {faults:?}", q.base, q.jitter);
+                if self.job.relay.is_some() && !self.is_honest(worker) {
+                    text += &format!(", carries {:?}", self.carrying[worker]);
+                }
+                text += "\n";
             }
         }
         text

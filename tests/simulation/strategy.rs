@@ -52,6 +52,8 @@ pub enum Strategy {
     NeverReads,
     LeaveAndRejoin,
     Silent,
+    /// Right shards in right frames: it lies only about what it carries.
+    Upright,
 }
 
 /// [`Attack`], ordered.

@@ -11,6 +11,7 @@ use solon::transport::faulty::Faulty;
 use solon::wire::{HEADER_BYTES, Resume, Welcome};
 
 use crate::dice::Dice;
+use crate::fabric::Fabric;
 use crate::gradients::Gradients;
 use crate::honest::Honest;
 use crate::judge::Judge;
@@ -20,7 +21,7 @@ use crate::oracle::{Failure, Oracle};
 use crate::probes::{Probe, Probes};
 use crate::scenario::{DEADLINE, Role, Scenario};
 use crate::strategy::Strategy;
-use crate::tap::{Log, Rules, Tap};
+use crate::tap::{Log, Rules, Spout, Tap};
 
 /// What everybody may look at.
 pub struct View<'a> {
@@ -54,8 +55,14 @@ pub struct Net {
     sessions: u64,
     last: Option<Resume>,
     links: Vec<Option<Link>>,
+    /// The newest session of each worker.
+    current: Vec<u64>,
     /// A worker joined while its old session was still open.
     fenced: u64,
+    /// Links between workers.
+    pub fabric: Fabric,
+    /// Sessions that ended without a word over their links.
+    vanished: u64,
 }
 
 impl Net {
@@ -70,7 +77,9 @@ impl Net {
         let limits = Limits::of(&job.plan, job.updates);
         let dice = Dice::new(self.scenario.weather, "link", worker.into(), session);
         let quality = self.scenario.quality[index].clone();
-        let (link, mut daemon, connection) = Link::new(quality, dice, limits.outbound);
+        let relayed = job.relay.is_some();
+        let queue = limits.outbound_of(&self.scenario.job);
+        let (link, mut daemon, connection) = Link::new(quality, dice, queue);
         if let Some(faults) = self.scenario.faults[index].filter(|_| !view.draining) {
             let seed = self.scenario.weather.wrapping_mul(31).wrapping_add(session);
             daemon.inbound =
@@ -82,10 +91,15 @@ impl Net {
             window: u64::from(job.plan.window),
             layout: job.plan.layout,
             board: self.handle.board.clone(),
+            relayed,
         };
         let inner = daemon.inbound;
         daemon.inbound =
             Box::new(Tap { inner, owner: worker, session, rules, log: self.log.clone(), buffer: Vec::new() });
+        if relayed {
+            let (inner, far, log) = (daemon.outbound, !self.scenario.near[index], self.log.clone());
+            daemon.outbound = Box::new(Spout { inner, worker, session, far, log });
+        }
         if !self.handle.admit(worker, session, daemon) {
             link.cut(true);
             return None;
@@ -93,8 +107,15 @@ impl Net {
         if self.links[index].replace(link.clone()).is_some_and(|old| !old.is_closed()) {
             self.fenced += 1;
         }
+        self.current[index] = session;
         let welcome = Welcome { plan: job.plan, worker, session, epoch: self.epoch, last: self.last };
         Some(Joined { welcome, link, connection })
+    }
+
+    /// A session is over at its worker.
+    pub fn left(&mut self, session: u64, vanishes: bool) {
+        self.vanished += u64::from(vanishes);
+        self.fabric.left(session, vanishes);
     }
 }
 
@@ -155,7 +176,10 @@ impl World {
             sessions: 0,
             last: None,
             links: vec![None; scenario.workers()],
+            current: vec![0; scenario.workers()],
             fenced: 0,
+            fabric: Fabric::new(&scenario),
+            vanished: 0,
         };
         let mut world = World {
             pipeline,
@@ -203,7 +227,7 @@ impl World {
             let end = self.end();
             if self.judge.closed() >= end && !self.draining {
                 self.draining = true;
-                self.liars.iter_mut().for_each(Liar::retire);
+                self.liars.iter_mut().for_each(|liar| liar.retire(&mut self.net));
             } else if self.judge.closed() >= end && self.honest.iter().all(|one| self.has_all(one)) {
                 break;
             }
@@ -267,7 +291,11 @@ impl World {
             use crate::scenario::Habit::Freezes;
             matches!(role, Role::Liar(Strategy::NeverReads) | Role::Honest(Freezes))
         };
-        let stalls = scenario.roles.iter().any(stalls);
+        // Who does not answer for a chunk holds its slot for as long.
+        let stalls = scenario.roles.iter().any(stalls) || scenario.job.relay.is_some();
+        if scenario.job.relay.is_some() {
+            self.look_at_relay();
+        }
         self.judge.tick_over(&self.net.handle.board, stalls);
         (0..std::mem::take(&mut self.net.fenced)).for_each(|_| self.judge.probes.hit(Probe::OldSessionFenced));
         if self.pipeline.pusher.slab().free(0) == 0 {
@@ -309,11 +337,32 @@ impl World {
             self.judge.fail(Oracle::Gate, closed, breach);
         }
         log.seen.iter().for_each(|seen| self.judge.seen(seen));
+        log.notes.iter().for_each(|note| self.judge.noted(note));
         while let Some(event) = self.net.handle.events.pop() {
             if let solon::pipeline::Event::Closed { round, report, .. } = &event {
                 self.net.last = Some(Resume { round: *round, digest: report.digest });
             }
             self.judge.event(&event);
+        }
+    }
+
+    /// The oracles of the relay, at the end of a tick.
+    fn look_at_relay(&mut self) {
+        let crossings = self.net.fabric.turn(self.tick);
+        let Net { links, current, fabric, vanished, handle, .. } = &mut self.net;
+        for (times, probe) in [(&mut fabric.apart, Probe::Apart), (vanished, Probe::Vanished)] {
+            (0..std::mem::take(times)).for_each(|_| self.judge.probes.hit(probe));
+        }
+        let alive = |worker: u32, session: u64| {
+            let link = links[worker as usize].as_ref();
+            current[worker as usize] == session && link.is_some_and(|link| !link.is_closed())
+        };
+        self.judge.relayed(&crossings, &handle.board, alive);
+        let (slab, limits) =
+            (self.pipeline.pusher.slab(), Limits::of(&self.scenario.job.plan, self.scenario.job.updates));
+        let queued = self.pipeline.pusher.queued();
+        if queued == 0 {
+            self.judge.slots(limits.updates.max(limits.reports) - slab.free(0));
         }
     }
 

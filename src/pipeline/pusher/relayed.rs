@@ -108,6 +108,21 @@ impl Pusher {
         true
     }
 
+    /// Nobody waits for a worker whose session the receiver has ended: there may be nothing to send to it, by which its end would show.
+    pub(super) fn part(&mut self, context: &Context<'_>) {
+        let membership = self.board.membership();
+        if std::mem::replace(&mut self.membership, membership) == membership {
+            return;
+        }
+        for index in 0..self.peers.len() {
+            let place = self.job.plan.parameters.place(index);
+            let gone = !self.board.connected(place.group).contains(place.row);
+            if gone && self.relays.as_ref().is_some_and(|relays| relays.is_member(index)) {
+                self.end(index, context);
+            }
+        }
+    }
+
     fn take_word(&mut self, index: usize, said: Said, context: &Context<'_>) -> Result<(), Violation> {
         let (first, workers) = (self.first, self.peers.len());
         let Some(relays) = &mut self.relays else { return Ok(()) };
@@ -138,13 +153,17 @@ impl Pusher {
             }
             Said::Have { round, chunk } => {
                 if let Some(len) = relays.have(index, round, chunk)? {
-                    self.board.count(Counter::UpdateBytesCarried, len as u64);
+                    let times = if planted(Bug::HaveTwice) { 2 } else { 1 };
+                    self.board.count(Counter::UpdateBytesCarried, times * len as u64);
                 }
             }
             Said::Fetch { round, chunk, why } => {
                 let Some(fetched) = relays.fetch(index, round, chunk, why, first)? else { return Ok(()) };
                 self.board.count(if why == Why::Wrong { Counter::RepairsWrong } else { Counter::RepairsLate }, 1);
                 self.name(fetched.bad);
+                if planted(Bug::FetchUnheard) {
+                    return Ok(());
+                }
                 self.repair(index, fetched.slot, fetched.len, context);
             }
             Said::Decline { round, chunk } => {
@@ -160,7 +179,7 @@ impl Pusher {
                 let ways = self.ways.as_mut().filter(|_| relays.is_member(index));
                 let change = ways.and_then(|ways| ways.collected(round, context.now));
                 let (known, mine) = self.digests[(round % self.digests.len() as u64) as usize];
-                if known == round && mine != digest {
+                if known == round && mine != digest && !planted(Bug::DigestUnheard) {
                     self.board.count(Counter::DigestMismatches, 1);
                     self.tell(Event::OtherDigest { worker: index as u32, round });
                 }

@@ -7,9 +7,10 @@ use super::*;
 use crate::client::Carry;
 use crate::wire::{HEADER_BYTES, Header, LinkEnds, LinkOrder, header_bytes};
 
+mod parting;
+
 const REPAIR: Duration = Duration::from_millis(20);
 const D: usize = 1001;
-
 /// Small random numbers from a seed.
 #[derive(Clone)]
 struct Chance(u64);
