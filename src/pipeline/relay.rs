@@ -5,6 +5,7 @@
 //! here, or was sent it by the daemon. A complaint switches the pair off for a number of rounds that doubles; a carrier of whom more
 //! workers complain at once than can be liars is *bad*.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ const ROUNDS_OFF: u64 = 4;
 const ROUNDS_BAD: u64 = 64;
 /// The most doublings of either.
 const DOUBLINGS: u32 = 12;
+/// Chunks by which it is known how long one usually takes.
+const KEPT: usize = 9;
 
 /// Workers as bits: there are at most [`RELAY_WORKERS_MAX`](crate::wire::RELAY_WORKERS_MAX).
 pub(super) type Set = u128;
@@ -43,8 +46,9 @@ struct Entry {
     /// `None`: its session has ended.
     carrier: Option<usize>,
     waiting: Set,
-    /// How many it was announced to.
+    /// How many it was announced to; and those of them that have answered.
     targets: u32,
+    answered: u32,
     slot: SharedSlot,
     len: usize,
     since: Instant,
@@ -128,6 +132,8 @@ pub(super) struct Relays {
     silences: Vec<Pair>,
     silent: Set,
     entries: Vec<Entry>,
+    /// How long it took half of those that a chunk was announced to to answer, of the last few chunks.
+    halves: VecDeque<Duration>,
     next: usize,
 }
 
@@ -158,6 +164,7 @@ impl Relays {
             silences: vec![Pair::default(); workers],
             silent: 0,
             entries: Vec::with_capacity(updates),
+            halves: VecDeque::with_capacity(KEPT),
             next: 0,
         }
     }
@@ -355,7 +362,17 @@ impl Relays {
     ) {
         self.members[carrier].load += 1;
         let (carrier, count) = (Some(carrier), targets.count_ones());
-        self.entries.push(Entry { round, chunk, carrier, waiting: targets, targets: count, slot, len, since });
+        self.entries.push(Entry {
+            round,
+            chunk,
+            carrier,
+            waiting: targets,
+            targets: count,
+            answered: 0,
+            slot,
+            len,
+            since,
+        });
     }
 
     /// Where a chunk is that `worker` waits for.
@@ -379,9 +396,20 @@ impl Relays {
     ///
     /// # Errors
     /// If it was not announced to this worker, or said before.
-    pub(super) fn have(&mut self, worker: usize, round: u64, chunk: u32) -> Result<Option<usize>, Violation> {
+    pub(super) fn have(
+        &mut self,
+        worker: usize,
+        round: u64,
+        chunk: u32,
+        now: Instant,
+    ) -> Result<Option<usize>, Violation> {
         let Some(at) = self.find(worker, round, chunk) else { return self.stray(worker, round) };
-        let len = self.entries[at].len;
+        let Entry { len, targets, ref mut answered, since, .. } = self.entries[at];
+        *answered += 1;
+        if *answered == targets.div_ceil(2) {
+            self.halves.truncate(KEPT - 1);
+            self.halves.push_front(now.saturating_duration_since(since));
+        }
         self.settle(at, worker);
         Ok(Some(len))
     }
@@ -432,6 +460,15 @@ impl Relays {
             }
             self.serve(at, &mut send);
         }
+    }
+
+    /// How long most need until a chunk is there: fewer than half cannot make it longer or shorter. `None` before anything was.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        let mut halves = [Duration::ZERO; KEPT];
+        let count = self.halves.len();
+        halves.iter_mut().zip(&self.halves).for_each(|(to, half)| *to = *half);
+        halves[..count].sort_unstable();
+        halves[..count].get(count / 2).copied()
     }
 
     /// Do only few wait for chunks that are older than `limit`? If most do it is the network, and nobody's fault.

@@ -8,6 +8,8 @@ use super::super::{Heard, ToPusher, Unrelayed};
 use super::*;
 use crate::wire::{Said, Short, Why};
 
+/// Whoever needs so many times as long for a chunk as most do answers for it no more.
+const USUALLY: u32 = 4;
 /// Words heard in one step.
 const WORDS_PER_STEP: usize = 256;
 
@@ -152,7 +154,7 @@ impl Pusher {
                 }
             }
             Said::Have { round, chunk } => {
-                if let Some(len) = relays.have(index, round, chunk)? {
+                if let Some(len) = relays.have(index, round, chunk, context.now)? {
                     let times = if planted(Bug::HaveTwice) { 2 } else { 1 };
                     self.board.count(Counter::UpdateBytesCarried, times * len as u64);
                 }
@@ -270,10 +272,14 @@ impl Pusher {
         busy
     }
 
-    /// How long a target may say nothing of a chunk: less if it is one of few that hold up all others.
+    /// How long a target may say nothing of a chunk: less if it is one of few that hold up all others, and always several times as long
+    /// as most take. On slow links some are the last of every chunk, and late for nobody.
     pub(super) fn may_be_silent(&self, now: Instant) -> Duration {
         let limit = self.job.write_deadline;
-        let few = || self.relays.as_ref().is_none_or(|relays| relays.few_wait(now, limit / PRESSURE));
-        if self.updates.free(0) == 0 && few() { limit / PRESSURE } else { limit }
+        let Some((relays, usual)) = self.relays.as_ref().and_then(|relays| Some((relays, relays.usual()?))) else {
+            return limit;
+        };
+        let short = self.updates.free(0) == 0 && relays.few_wait(now, limit / PRESSURE);
+        (if short { limit / PRESSURE } else { limit }).max(USUALLY * usual)
     }
 }

@@ -38,7 +38,7 @@ fn carriers_rotate_and_none_has_more_under_way_than_it_may() {
     assert_eq!(carriers, expected);
     assert_eq!(hold(&mut relays, &slab, 0, 12), None, "all have as much as they may");
     for worker in 1..P {
-        assert_eq!(relays.have(worker, 0, 0), Ok(Some(10)));
+        assert_eq!(relays.have(worker, 0, 0, Instant::now()), Ok(Some(10)));
     }
     assert_eq!((relays.held(), slab.free(0)), (11, 5), "who carried it waits for nothing");
     assert_eq!(hold(&mut relays, &slab, 0, 12).unwrap().0, 0);
@@ -48,27 +48,27 @@ fn carriers_rotate_and_none_has_more_under_way_than_it_may() {
 fn a_chunk_is_answered_for_once_and_never_unasked() {
     let (mut relays, slab) = (mesh(1, 2), Slab::new(1, 16, 16, Vec::new()));
     hold(&mut relays, &slab, 0, 0).unwrap();
-    assert!(relays.have(0, 0, 0).is_err(), "the carrier was not announced to itself");
-    assert_eq!(relays.have(1, 0, 0), Ok(Some(10)));
-    assert!(relays.have(1, 0, 0).is_err());
+    assert!(relays.have(0, 0, 0, Instant::now()).is_err(), "the carrier was not announced to itself");
+    assert_eq!(relays.have(1, 0, 0, Instant::now()), Ok(Some(10)));
+    assert!(relays.have(1, 0, 0, Instant::now()).is_err());
     assert!(relays.fetch(1, 0, 0, Why::Late, 0).is_err());
-    assert!(relays.have(2, 0, 1).is_err() && relays.have(2, 1, 0).is_err());
+    assert!(relays.have(2, 0, 1, Instant::now()).is_err() && relays.have(2, 1, 0, Instant::now()).is_err());
     assert!(relays.fetch(2, 0, 0, Why::Late, 0).unwrap().is_some());
-    assert!(relays.have(2, 0, 0).is_err());
+    assert!(relays.have(2, 0, 0, Instant::now()).is_err());
 }
 
 #[test]
 fn what_waits_too_long_is_sent_and_an_answer_under_way_is_no_violation() {
     let (mut relays, slab) = (mesh(1, 2), Slab::new(1, 16, 16, Vec::new()));
     hold(&mut relays, &slab, 0, 0).unwrap();
-    assert_eq!(relays.have(1, 0, 0), Ok(Some(10)));
+    assert_eq!(relays.have(1, 0, 0, Instant::now()), Ok(Some(10)));
     let (now, mut sent) = (Instant::now() + Duration::from_secs(1), Vec::new());
     relays.give_up(now, Duration::from_secs(9), 0, |worker, _, _| sent.push(worker));
     assert!(sent.is_empty());
     relays.give_up(now, Duration::from_millis(500), 0, |worker, _, _| sent.push(worker));
     assert_eq!((sent, relays.held(), slab.free(0)), (vec![2, 3, 4, 5], 0, 16));
-    assert_eq!(relays.have(2, 0, 0), Ok(None));
-    assert!(relays.have(2, 0, 0).is_err());
+    assert_eq!(relays.have(2, 0, 0, Instant::now()), Ok(None));
+    assert!(relays.have(2, 0, 0, Instant::now()).is_err());
 }
 
 #[test]
@@ -78,7 +78,8 @@ fn whoever_answers_for_nothing_holds_up_a_round_now_and_then_and_gets_everything
     for round in 0..40 {
         for chunk in 0..4 {
             let (_, targets) = hold(&mut relays, &slab, round, chunk).unwrap();
-            each(targets & !bit(5)).for_each(|worker| assert!(relays.have(worker, round, chunk).unwrap().is_some()));
+            each(targets & !bit(5))
+                .for_each(|worker| assert!(relays.have(worker, round, chunk, Instant::now()).unwrap().is_some()));
         }
         if relays.held() > 0 {
             waited.push(round);
@@ -100,7 +101,7 @@ fn up_to_s_complainers_name_nobody_and_cost_only_their_own_pairs() {
             if lies {
                 assert_eq!(relays.fetch(worker, 0, chunk, Why::Wrong, 0).unwrap().unwrap().bad, None);
             } else {
-                relays.have(worker, 0, chunk).unwrap();
+                relays.have(worker, 0, chunk, Instant::now()).unwrap();
             }
             assert!(!lies || carrier != worker);
         }
@@ -173,7 +174,7 @@ fn whoever_leaves_is_waited_for_no_more_and_blamed_for_nothing_in_its_next_sessi
     let (mut relays, slab) = (mesh(1, 2), Slab::new(1, 16, 16, Vec::new()));
     let (carrier, _) = hold(&mut relays, &slab, 0, 0).unwrap();
     for worker in 2..P {
-        relays.have(worker, 0, 0).unwrap();
+        relays.have(worker, 0, 0, Instant::now()).unwrap();
     }
     relays.left(carrier);
     relays.joined(carrier, 700, 0);
@@ -229,7 +230,7 @@ fn a_link_that_broke_is_ordered_anew_after_a_while_with_another_key() {
 fn a_carrier_without_room_says_so_and_is_not_blamed() {
     let (mut relays, slab) = (mesh(1, 2), Slab::new(1, 16, 16, Vec::new()));
     let (carrier, _) = hold(&mut relays, &slab, 0, 0).unwrap();
-    relays.have(1, 0, 0).unwrap();
+    relays.have(1, 0, 0, Instant::now()).unwrap();
     let mut sent = Vec::new();
     relays.decline(carrier + 1, 0, 0, |worker, _, _| sent.push(worker));
     assert!(sent.is_empty(), "it does not carry it");
@@ -238,5 +239,23 @@ fn a_carrier_without_room_says_so_and_is_not_blamed() {
     }
     assert_eq!((sent, relays.held(), slab.free(0)), (vec![2, 3, 4, 5], 0, 16));
     assert_eq!((relays.members[carrier].complained, relays.members[carrier].load), (0, 0));
-    assert_eq!(relays.have(2, 0, 0), Ok(None), "it may have come all the same");
+    assert_eq!(relays.have(2, 0, 0, Instant::now()), Ok(None), "it may have come all the same");
+}
+
+#[test]
+fn how_long_a_chunk_usually_takes_is_up_to_most_workers() {
+    let (mut relays, slab) = (mesh(1, 9), Slab::new(1, 16, 16, Vec::new()));
+    assert_eq!(relays.usual(), None);
+    let start = Instant::now();
+    let ms = Duration::from_millis;
+    for chunk in 0..6 {
+        let (carrier, targets) = relays.choose(0, ALL).unwrap();
+        relays.hold((0, chunk), (carrier, targets), (slab.take(0).unwrap().freeze(), 10), start);
+        let mut others = each(targets);
+        // Of five two say so at once; the third decides.
+        for took in [0, 0, 30, 1000, 60_000] {
+            relays.have(others.next().unwrap(), 0, chunk, start + ms(took)).unwrap();
+        }
+    }
+    assert_eq!((relays.usual(), relays.held()), (Some(ms(30)), 0));
 }
