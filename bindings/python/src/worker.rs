@@ -1,6 +1,7 @@
 //! A worker of a job, and how one joins.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -16,8 +17,14 @@ use crate::errors::{busy, client_error, forked, join_error, left, not_configured
 use crate::plan::Plan;
 use crate::report::Report;
 
-/// What a signal handler raised while a call waited.
-type Signal = Arc<Mutex<Option<PyErr>>>;
+/// Why a call that waits is to give up.
+#[derive(Default)]
+struct Signal {
+    /// What a signal handler raised.
+    raised: Mutex<Option<PyErr>>,
+    /// Another thread has asked for it.
+    asked: AtomicBool,
+}
 
 /// What one call at a time has.
 struct Held {
@@ -31,7 +38,7 @@ pub(crate) struct Worker {
     held: Mutex<Option<Held>>,
     plan: Py<Plan>,
     process: u32,
-    signal: Signal,
+    signal: Arc<Signal>,
 }
 
 fn seconds(py: Python<'_>, what: &str, seconds: f64) -> PyResult<Duration> {
@@ -73,7 +80,7 @@ pub(crate) fn join(
         })
     };
     options.advertise = advertise.map(address).transpose()?;
-    let signal = Signal::default();
+    let signal = Arc::<Signal>::default();
     options.interrupt = Some(interrupt(signal.clone()));
     let joined = py.detach(|| client::Worker::join(&options));
     // What came meanwhile: joining is bounded in time, and does not ask.
@@ -83,14 +90,14 @@ pub(crate) fn join(
     Ok(Worker { held: Mutex::new(Some(Held { worker, liar: None })), plan, process: std::process::id(), signal })
 }
 
-/// Gives up a wait if a signal handler raises: that is what Ctrl-C does in the main thread, and what nothing does in others.
-fn interrupt(signal: Signal) -> Interrupt {
+/// Gives up a wait if a signal handler raises, which is what Ctrl-C does in the main thread, or if another thread asks for it.
+fn interrupt(signal: Arc<Signal>) -> Interrupt {
     Interrupt::new(move || match Python::try_attach(|py| py.check_signals()) {
         Some(Err(raised)) => {
-            *signal.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);
+            *signal.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);
             true
         }
-        Some(Ok(())) => false,
+        Some(Ok(())) => signal.asked.load(Ordering::SeqCst),
         // The interpreter is ending.
         None => true,
     })
@@ -123,7 +130,8 @@ impl Worker {
         work: impl FnOnce(&mut Held) -> Result<T, ClientError> + Send,
     ) -> PyResult<T> {
         let result = self.with(py, work)?;
-        let raised = self.signal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.signal.asked.store(false, Ordering::SeqCst);
+        let raised = self.signal.raised.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (result, raised) {
             (Err(ClientError::Interrupted { .. }), Some(raised)) => Err(raised),
             (Ok(done), _) => Ok(done),
@@ -218,6 +226,13 @@ impl Worker {
         self.wait_for(py, |held| held.submit(slice))
     }
 
+    fn feed(&self, py: Python<'_>, gradient: &Bound<'_, PyAny>, ready: usize) -> PyResult<()> {
+        let numbers = Numbers::to_read(gradient)?;
+        let slice = numbers.slice();
+        // A liar lies about the whole of it, in exchange.
+        self.wait_for(py, |held| if held.liar.is_some() { Ok(()) } else { held.worker.feed(slice, ready) })
+    }
+
     fn wait(&self, py: Python<'_>, update: &Bound<'_, PyAny>) -> PyResult<Report> {
         let mut numbers = Numbers::to_write(update)?;
         let slice = numbers.slice_mut();
@@ -256,6 +271,10 @@ impl Worker {
             held.worker.set_row(liar.row(held.worker.place().row));
             held.liar = Some(liar);
         })
+    }
+
+    fn interrupt(&self) {
+        self.signal.asked.store(true, Ordering::SeqCst);
     }
 
     fn leave(&self, py: Python<'_>) -> PyResult<()> {

@@ -86,8 +86,10 @@ class Alone(unittest.TestCase):
             self.optimizer.zero_grad(set_to_none=True)
             loss_of(self.model, step).backward()
             exchange.step()
-            places = [parameter.grad.data_ptr() for parameter in self.model.parameters()]
-            sizes = [4 * parameter.numel() for parameter in self.model.parameters()]
+            # The last one first, as backward computes them.
+            parameters = [*self.model.parameters()][::-1]
+            places = [parameter.grad.data_ptr() for parameter in parameters]
+            sizes = [4 * parameter.numel() for parameter in parameters]
             self.assertEqual([place - places[0] for place in places], [sum(sizes[:at]) for at in range(len(sizes))])
 
     def test_several_backwards_add_up(self):
@@ -148,6 +150,68 @@ class Alone(unittest.TestCase):
         self.assertEqual(len(caught), 1)
         self.assertIn("something has set p.grad", str(caught[0].message))
 
+    def overlapped(self):
+        """With chunks small enough that several are complete before backward ends."""
+        self.daemon = self.enterContext(Daemon(solon.torch.dimension(self.model), "--chunks-width=8", adversaries=0))
+        self.worker = self.enterContext(join(self.daemon, 0))
+        return self.enterContext(self.exchange(overlap=True))
+
+    def test_an_exchange_that_overlaps_can_be_closed_in_the_middle_of_a_step(self):
+        with self.overlapped():
+            loss_of(self.model, 0).backward()
+        loss_of(self.model, 1).backward()
+
+    def test_gradients_can_be_sent_while_backward_computes_others(self):
+        exchange = self.overlapped()
+        for step in range(6):
+            before, _ = self.worker.traffic
+            if step % 2:
+                self.optimizer.zero_grad(set_to_none=True)
+            loss_of(self.model, step).backward()
+            # Nothing waits for step to be sent.
+            while True:
+                try:
+                    sent, _ = self.worker.traffic
+                except solon.Busy:
+                    continue
+                if sent > before:
+                    break
+            self.assertEqual(exchange.step().round, step)
+            self.optimizer.step()
+        self.assert_trained(trained(6))
+
+    def test_a_parameter_without_a_gradient_holds_back_what_comes_after_it_until_the_step(self):
+        exchange = self.overlapped()
+        loss_of(self.model, 0).backward()
+        exchange.step()
+        self.model[0](batch(1)[0]).sum().backward()
+        exchange.step()
+        self.assertTrue(all(parameter.grad.abs().sum() == 0 for parameter in self.model[2].parameters()))
+        self.assertTrue(all(parameter.grad.abs().sum() > 0 for parameter in self.model[0].parameters()))
+
+    def test_a_gradient_that_was_sent_must_not_change(self):
+        exchange = self.overlapped()
+        loss_of(self.model, 0).backward()
+        with self.assertRaisesRegex(solon.WrongValue, "sent already"):
+            loss_of(self.model, 1).backward()
+        parameter = self.model[4].bias
+        parameter.grad = parameter.grad.clone()
+        with self.assertRaisesRegex(solon.WrongValue, "sent already"):
+            exchange.step()
+
+    def test_an_error_while_gradients_are_sent_is_raised_by_the_step_and_leaves_nothing(self):
+        exchange = self.overlapped()
+        self.daemon.kill()
+        loss_of(self.model, 99).backward()
+        with self.assertRaises(solon.AggregatorLost):
+            exchange.step()
+        with Daemon(exchange.dimension, adversaries=0, listen=self.daemon.endpoint):
+            exchange.worker.rejoin()
+            loss_of(self.model, 0).backward()
+            exchange.step()
+            self.optimizer.step()
+        self.assert_trained(trained(1))
+
     def test_after_an_error_gradients_are_zero(self):
         exchange = self.exchange()
         loss_of(self.model, 0).backward()
@@ -187,7 +251,7 @@ class Alone(unittest.TestCase):
     def test_modules_that_will_not_do_are_refused(self):
         for model, kind, part in [
             (nn.ReLU(), solon.WrongValue, "no parameter"),
-            (network().double(), solon.WrongType, "0.weight is of torch.float64"),
+            (network().double(), solon.WrongType, "4.bias is of torch.float64"),
             (network().half(), solon.WrongType, "torch.float16"),
         ]:
             with self.assertRaisesRegex(kind, part):

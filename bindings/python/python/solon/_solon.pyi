@@ -105,6 +105,9 @@ class Worker:
         :class:`WindowFull`, :class:`WrongType`, :class:`WrongValue`, :class:`Forked`, :class:`Busy`, :class:`Left`, and what a
         signal handler raises, such as :class:`KeyboardInterrupt`; the round goes on then.
         """
+    def feed(self, gradient: Buffer, ready: int) -> None:
+        """Submits what is whole within the first ``ready`` numbers of the gradient that the next :meth:`exchange` ends. These
+        must not change until then. Waits while other workers are behind or the network is busy."""
     def submit(self, gradient: Buffer) -> int:
         """Submits a gradient for the next round, and returns that round. Several, up to ``plan.window``, may be in flight."""
     def wait(self, update: Buffer) -> Report:
@@ -114,6 +117,8 @@ class Worker:
     def rejoin(self) -> tuple[int, int | None]:
         """Joins again after the session was lost. Returns the first round of the new session, and how many updates were missed:
         0 for none, ``None`` if the daemon does not go on from where this worker was. A model that has missed some must be restored."""
+    def interrupt(self) -> None:
+        """Has the call that waits in another thread, or else the next one that waits, give up with :class:`Timeout`."""
     def leave(self) -> None:
         """Leaves the job in peace. Also done at the end of a ``with`` block."""
     def lie(self, attack: str, seed: int = 0) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from ._begin import joined
 from ._flat import Flat
+from ._overlap import Overlap
 
 if TYPE_CHECKING:
     from .._solon import Plan, Report, Worker
@@ -40,13 +41,15 @@ class Exchange:
         buffers: bool = False,
         mean: bool = True,
         begun: bool = False,
+        overlap: bool = False,
         **join: Any,
     ) -> None:
         """Joins with what else is given, as :func:`solon.join` does, unless ``worker`` has joined already.
 
         ``buffers``: average floating-point buffers (the statistics of BatchNorm) over the groups, too. ``mean``: warn if the
         daemon does not make a mean of the groups' gradients. ``begun``: the job has done rounds before, and the module has the
-        weights that followed.
+        weights that followed. ``overlap``: send gradients as ``backward`` computes them, so that the exchange hides behind it;
+        then there is one ``backward`` per step, and nothing changes gradients between the two.
         """
         self._flat = Flat(module, buffers=buffers)
         self.worker = joined(worker, begun, join)
@@ -57,6 +60,7 @@ class Exchange:
         self._hooks = [parameter.register_hook(self._before(parameter)) for parameter in self._flat.parameters]
         for parameter, view in self._flat.views.items():
             parameter.grad = view
+        self._overlap = Overlap(self._flat, self.worker) if overlap else None
 
     @property
     def plan(self) -> Plan:
@@ -75,7 +79,10 @@ class Exchange:
         def prepare(_gradient: torch.Tensor) -> None:
             if self._spent:
                 self._begin()
-            elif parameter.grad is not view:
+                return
+            if self._overlap is not None:
+                self._overlap.check_unsent(parameter)
+            if parameter.grad is not view:
                 self._put_back(parameter, view)
 
         return prepare
@@ -91,6 +98,8 @@ class Exchange:
                 parameter.grad = view
 
     def _put_back(self, parameter: torch.nn.Parameter, view: torch.Tensor) -> None:
+        if self._overlap is not None:
+            self._overlap.check_unsent(parameter)
         if parameter.grad is None:
             # zero_grad() has taken it away.
             view.zero_()
@@ -114,6 +123,13 @@ class Exchange:
         After an error they are zero, and the next ``backward`` begins anew. After :class:`solon.Undecodable`, which every
         worker gets for the round, leave out ``optimizer.step()`` and go on with the next batch.
         """
+        try:
+            return self._step()
+        except BaseException:
+            self._flat.numbers.zero_()
+            raise
+
+    def _step(self) -> Report:
         with torch.no_grad():
             if self._spent:
                 # No backward since the last step.
@@ -122,17 +138,17 @@ class Exchange:
                 if parameter.grad is not view:
                     self._put_back(parameter, view)
         self._spent = True
-        try:
-            return self._flat.exchange(self.worker)
-        except BaseException:
-            self._flat.numbers.zero_()
-            raise
+        if self._overlap is not None:
+            self._overlap.finish()
+        return self._flat.exchange(self.worker)
 
     def close(self) -> None:
         """Leaves the job, and takes the hooks off the module."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        if self._overlap is not None:
+            self._overlap.remove()
         self.worker.leave()
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import warnings
@@ -23,7 +24,8 @@ def _averaged(module: torch.nn.Module, buffers: bool) -> list[torch.Tensor]:
 
 
 def _trained(module: torch.nn.Module) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # Backward computes the gradients of the last ones first: so what is ready is, by and large, the beginning of the run.
+    return [parameter for parameter in module.parameters() if parameter.requires_grad][::-1]
 
 
 def _count(tensors: Iterable[torch.Tensor]) -> int:
@@ -39,7 +41,7 @@ def dimension(module: torch.nn.Module, *, buffers: bool = False) -> int:
 
 
 class Flat:
-    """One run of numbers: a slice per trained parameter, in the order of ``module.parameters()``, then one per averaged buffer."""
+    """One run of numbers: a slice per trained parameter, the last of ``module.parameters()`` first, then one per averaged buffer."""
 
     def __init__(self, module: torch.nn.Module, *, buffers: bool) -> None:
         self.parameters, self.buffers = _trained(module), _averaged(module, buffers)
@@ -63,6 +65,7 @@ class Flat:
         slices = self.numbers.split(sizes)
         views = [part.view(tensor.shape) for part, tensor in zip(slices, [*self.parameters, *self.buffers])]
         self.views = dict(zip(self.parameters, views))
+        self.ends = list(itertools.accumulate(sizes[: len(self.parameters)]))
         self._averages = list(zip(self.buffers, views[len(self.parameters) :]))
         self._named: set[int] = set()
 
@@ -79,6 +82,13 @@ class Flat:
                 "meant",
                 stacklevel=4,
             )
+
+    @torch.no_grad()
+    def feed(self, worker: Worker, begin: int, ready: int) -> None:
+        """Sends ahead what is ready of the gradients: up to ``ready``, and up to ``begin`` it was before."""
+        if self.host is not self.numbers:
+            self.host[begin:ready].copy_(self.numbers[begin:ready])
+        worker.feed(self.array, ready)
 
     @torch.no_grad()
     def exchange(self, worker: Worker) -> Report:
