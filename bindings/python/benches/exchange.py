@@ -9,7 +9,7 @@ import time
 from array import array
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../tests"))
-from support import Daemon, finish, python  # noqa: E402
+from support import Daemon, finish, python
 
 ROUNDS = 10
 

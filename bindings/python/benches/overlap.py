@@ -6,10 +6,10 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../tests"))
-import solon.torch  # noqa: E402
-import torch  # noqa: E402
-from support import Daemon, join  # noqa: E402
-from torch import nn  # noqa: E402
+import solon.torch
+import torch
+from support import Daemon, join
+from torch import nn
 
 LAYERS, WIDTH, BATCH, STEPS = 12, 1024, 256, 15
 
@@ -40,7 +40,9 @@ def main() -> None:
     (end, whole), (end_without, whole_without) = [
         [statistics.median(pair[way][at] for pair in pairs) for at in range(2)] for way in range(2)
     ]
-    print(f"{LAYERS} layers of {WIDTH} x {WIDTH}, batches of {BATCH}: step() is {end_without * 1e3:.1f} ms of {whole_without * 1e3:.1f} ms")
+    print(
+        f"{LAYERS} layers of {WIDTH} x {WIDTH}, batches of {BATCH}: step() is {end_without * 1e3:.1f} ms of {whole_without * 1e3:.1f} ms"
+    )
     print(f"with / without overlap, step(): {end / end_without:.2f}")
     print(f"with / without overlap, backward() and step(): {whole / whole_without:.2f}")
 

@@ -164,7 +164,12 @@ class Joining(unittest.TestCase):
                 join(daemon, -1)
 
     def test_arguments_out_of_range(self):
-        for given in [{"transport": "carrier pigeon"}, {"round_timeout": -1.0}, {"join_timeout": float("nan")}, {"advertise": "x"}]:
+        for given in [
+            {"transport": "carrier pigeon"},
+            {"round_timeout": -1.0},
+            {"join_timeout": float("nan")},
+            {"advertise": "x"},
+        ]:
             with self.assertRaisesRegex(solon.WrongValue, next(iter(given))):
                 solon.join("127.0.0.1:1", worker=0, **given)
 

@@ -56,8 +56,7 @@ class Example(unittest.TestCase):
     def test_the_example_learns_the_weights(self):
         with Daemon(8, "--job-scale=0.5", groups=2) as daemon:
             processes = [
-                python(EXAMPLE, environment={"SOLON_ENDPOINT": daemon.endpoint, "SOLON_WORKER": str(index)})
-                for index in range(6)
+                python(EXAMPLE, environment={"SOLON_ENDPOINT": daemon.endpoint, "SOLON_WORKER": str(index)}) for index in range(6)
             ]
             ended = in_threads([lambda process=process: finish(process) for process in processes])
         # Who came so late that the others had begun without it says so.

@@ -27,7 +27,9 @@ class GroupBatchSampler:
         self.batch_size, self.seed = batch_size, seed
         self.group, self.groups = plan.group, plan.groups
         if batch_size < 1:
-            raise WrongValue(f"batch_size is {batch_size}, expected a number from 1", "give the samples per group and step", fault="caller")
+            raise WrongValue(
+                f"batch_size is {batch_size}, expected a number from 1", "give the samples per group and step", fault="caller"
+            )
         self._sampler = Sampler(self.samples, batch_size * self.groups, seed)
         self._epoch = 0
         self._step = 0

@@ -1,8 +1,18 @@
-from typing import Literal
-from typing_extensions import Buffer, Self
+from typing import Any, Literal, Protocol, Self, TypeAlias, final
+
+from typing_extensions import Buffer
 
 __version__: str
 
+class _Array(Protocol):
+    # Before Python 3.12 type checkers do not know that arrays of numpy are buffers.
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+_Floats: TypeAlias = Buffer | _Array
+"""Contiguous 32-bit floats."""
+
+@final
 class Plan:
     """The job's plan, as the daemon has decided it, and this worker's place in it."""
 
@@ -51,6 +61,7 @@ class Plan:
     def scale(self) -> float:
         """update = scale x sum over groups."""
 
+@final
 class Report:
     """What the daemon reports of a round: the same for every worker."""
 
@@ -78,6 +89,7 @@ class Report:
     def received_ratio(self) -> float:
         """The same before anything was corrected."""
 
+@final
 class Worker:
     """A worker that has joined a job. It belongs to the process that joined, and serves one thread at a time."""
 
@@ -98,21 +110,21 @@ class Worker:
     @property
     def copied(self) -> int:
         """Bytes of updates that were copied in this session because they could not land in the caller's buffer."""
-    def exchange(self, buffer: Buffer) -> Report:
+    def exchange(self, buffer: _Floats) -> Report:
         """Submits the gradient in ``buffer`` and replaces it by the update.
 
         After an error ``buffer`` holds neither. Raises :class:`Undecodable`, :class:`AggregatorLost`, :class:`Timeout`,
         :class:`WindowFull`, :class:`WrongType`, :class:`WrongValue`, :class:`Forked`, :class:`Busy`, :class:`Left`, and what a
         signal handler raises, such as :class:`KeyboardInterrupt`; the round goes on then.
         """
-    def feed(self, gradient: Buffer, ready: int) -> None:
+    def feed(self, gradient: _Floats, ready: int) -> None:
         """Submits what is whole within the first ``ready`` numbers of the gradient that the next :meth:`exchange` ends. These
         must not change until then. Waits while other workers are behind or the network is busy."""
-    def submit(self, gradient: Buffer) -> int:
+    def submit(self, gradient: _Floats) -> int:
         """Submits a gradient for the next round, and returns that round. Several, up to ``plan.window``, may be in flight."""
-    def wait(self, update: Buffer) -> Report:
+    def wait(self, update: _Floats) -> Report:
         """Waits for the oldest round that was not collected, and fills ``update``."""
-    def follow(self, update: Buffer) -> Report:
+    def follow(self, update: _Floats) -> Report:
         """Takes the update of a round that this worker does not submit to."""
     def rejoin(self) -> tuple[int, int | None]:
         """Joins again after the session was lost. Returns the first round of the new session, and how many updates were missed:
@@ -126,8 +138,9 @@ class Worker:
     def __enter__(self) -> Self: ...
     def __exit__(self, *raised: object) -> None: ...
 
+@final
 class Sampler:
-    def __init__(self, samples: int, batch: int, seed: int) -> None: ...
+    def __new__(cls, samples: int, batch: int, seed: int) -> Self: ...
     @property
     def steps_per_epoch(self) -> int: ...
     def part(self, step: int, part: int, parts: int) -> list[int]: ...

@@ -1,6 +1,6 @@
 """For scripts that use DistributedDataParallel."""
 
-from typing import Any, Optional
+from typing import Any
 
 # No `from __future__ import annotations`: DDP looks at the annotations of a hook.
 import torch
@@ -27,9 +27,9 @@ class Hook:
 
     def __init__(self, flat: Flat, worker: Worker) -> None:
         self.worker = worker
-        self.last: Optional[Report] = None
+        self.last: Report | None = None
         self._flat = flat
-        self._waiting: list[tuple[torch.futures.Future, dist.GradBucket, list[torch.Tensor]]] = []
+        self._waiting: list[tuple[torch.futures.Future[torch.Tensor], torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]] = []
         self._seen = 0
 
     @property
@@ -37,7 +37,7 @@ class Hook:
         """The job's plan."""
         return self.worker.plan
 
-    def __call__(self, state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def __call__(self, _state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         """Takes a bucket's gradients; with the last one of a step, exchanges them all.
 
         What is in a bucket is told by its parameters: DDP changes buckets and their order after the first step.
@@ -61,7 +61,7 @@ class Hook:
 
 def hook_ddp(
     model: DistributedDataParallel,
-    worker: Optional[Worker] = None,
+    worker: Worker | None = None,
     *,
     buffers: bool = False,
     mean: bool = True,

@@ -97,7 +97,7 @@ class Exchange:
                     self._warn()
                 parameter.grad = view
 
-    def _put_back(self, parameter: torch.nn.Parameter, view: torch.Tensor) -> None:
+    def _put_back(self, parameter: torch.Tensor, view: torch.Tensor) -> None:
         if self._overlap is not None:
             self._overlap.check_unsent(parameter)
         if parameter.grad is None:

@@ -64,7 +64,7 @@ class Flat:
         sizes = [tensor.numel() for tensor in [*self.parameters, *self.buffers]]
         slices = self.numbers.split(sizes)
         views = [part.view(tensor.shape) for part, tensor in zip(slices, [*self.parameters, *self.buffers])]
-        self.views = dict(zip(self.parameters, views))
+        self.views: dict[torch.Tensor, torch.Tensor] = dict(zip(self.parameters, views))
         self.ends = list(itertools.accumulate(sizes[: len(self.parameters)]))
         self._averages = list(zip(self.buffers, views[len(self.parameters) :]))
         self._named: set[int] = set()

@@ -21,7 +21,8 @@ def _after(parameter: torch.nn.Parameter, done: Callable[[], None]) -> list[Any]
     if hasattr(parameter, "register_post_accumulate_grad_hook"):
         return [parameter.register_post_accumulate_grad_hook(lambda _parameter: done())]
     # Before torch 2.1: the node that adds it, which lives as long as somebody keeps it.
-    node = parameter.expand_as(parameter).grad_fn.next_functions[0][0]
+    node: Any = parameter.expand_as(parameter).grad_fn
+    node = node.next_functions[0][0]
     return [node.register_hook(lambda *_gradients: done()), node]
 
 
@@ -83,10 +84,10 @@ class Overlap:
     def __init__(self, flat: Flat, worker: Worker) -> None:
         self._flat, self._feeder = flat, Feeder(flat, worker)
         self._there = [False] * len(flat.parameters)
-        self._at = {parameter: at for at, parameter in enumerate(flat.parameters)}
+        self._at: dict[torch.Tensor, int] = {parameter: at for at, parameter in enumerate(flat.parameters)}
         #: Parameters, and numbers, that were said to be ready.
         self._complete, self._ready = 0, 0
-        self._kept = [_after(parameter, self._done(at)) for parameter, at in self._at.items()]
+        self._kept = [_after(parameter, self._done(at)) for at, parameter in enumerate(flat.parameters)]
 
     def _done(self, at: int) -> Callable[[], None]:
         def done() -> None:
@@ -100,7 +101,7 @@ class Overlap:
 
         return done
 
-    def check_unsent(self, parameter: torch.nn.Parameter) -> None:
+    def check_unsent(self, parameter: torch.Tensor) -> None:
         """Refuses to change what may be on its way."""
         if self._there[self._at[parameter]]:
             raise WrongValue(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +21,7 @@ def seed_step(step: int, worker: Worker | Exchange | Hook | Plan, *, seed: int =
     Members of a group get the same numbers, for dropout and augmentation; other groups and steps get others. Call it at the
     beginning of every step. Workers of a DataLoader are seeded by torch when the iteration over it begins: call it before that, too.
     """
-    plan = getattr(worker, "plan", worker)
+    plan: Any = getattr(worker, "plan", worker)
     # Mixed, so that steps and groups do not share streams of generators whose seeds are near each other.
     mixed = hashlib.blake2b(f"{seed} {plan.group} {step}".encode(), digest_size=8).digest()
     number = int.from_bytes(mixed, "little")
