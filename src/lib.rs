@@ -12,6 +12,7 @@
 //! - [`pipeline`]: the five stages from frames to updates, and the reactors that step them.
 //! - [`client`]: what a training worker links.
 //! - [`attacks`]: the liars that tests, simulation and demonstration send against it.
+//! - [`sampler`]: which samples a group uses in a step.
 //! - [`daemon`]: configuration and life cycle of `solond`.
 //! - [`plan`]: what a job would tolerate, cost and take, before it is started.
 //! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
@@ -28,6 +29,7 @@ pub mod doctor;
 pub mod memory;
 pub mod pipeline;
 pub mod plan;
+pub mod sampler;
 pub mod transport;
 pub mod wire;
 

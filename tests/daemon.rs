@@ -174,6 +174,34 @@ fn two_rounds_can_be_in_flight() {
 }
 
 #[test]
+fn a_round_begins_while_its_gradient_is_still_being_computed() {
+    // No word is decided before everybody has sent of it, so nobody is spared to send.
+    let patient = ["--rounds-linger-ms", "60000", "--rounds-deadline-ms", "60000"];
+    let solond = Solond::start(&[&["--job-dimension", "5003", "--chunks-width", "100"], &patient[..]].concat());
+    solond.all(12, |_, mut handle| {
+        let group = handle.place().group;
+        for round in 0..5 {
+            let whole = gradient(group, round, D);
+            let mut buffer = vec![f32::NAN; D];
+            let (sent, _) = handle.traffic();
+            for ready in [0, 150, 1700, 2600] {
+                buffer[..ready].copy_from_slice(&whole[..ready]);
+                handle.feed(&buffer, ready).unwrap();
+            }
+            assert!(handle.traffic().0 > sent, "at least one shard has left already");
+            let refused = handle.submit(&buffer).unwrap_err();
+            assert!(matches!(refused, ClientError::WindowFull { in_flight: 1, allowed: 0 }), "{refused}");
+            buffer.copy_from_slice(&whole);
+            let report = handle.exchange(&mut buffer).unwrap();
+            assert!(report.liars.is_empty() && distance(&buffer, 2, round) < 1e-5);
+        }
+        let short = handle.feed(&[0.0; D - 1], 0).unwrap_err();
+        assert!(matches!(short, ClientError::Length { .. }), "{short}");
+        handle.leave();
+    });
+}
+
+#[test]
 fn a_straggler_takes_the_updates_it_slept_through_and_catches_up() {
     let solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1"]);
     solond.all(6, |index, mut worker| {

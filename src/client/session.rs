@@ -213,7 +213,13 @@ impl Session {
 
     /// Encodes and queues the next chunks of the round that was begun, a few of them, as far as credits reach; `true` once all are
     /// queued. What was queued is to be driven before the next call.
-    pub fn pump(&mut self, source: Source<'_>, mut tamper: Option<Tamper<'_>>) -> bool {
+    pub fn pump(&mut self, source: Source<'_>, tamper: Option<Tamper<'_>>) -> bool {
+        self.pump_ready(source, usize::MAX, tamper)
+    }
+
+    /// [`Session::pump`] of a gradient of which only the first `ready` numbers are there yet; `true` once the chunks that are whole
+    /// within them are queued.
+    pub fn pump_ready(&mut self, source: Source<'_>, ready: usize, mut tamper: Option<Tamper<'_>>) -> bool {
         let Some(submission) = &mut self.submitting else { return true };
         let plan = &self.welcome.plan;
         let layout = &plan.layout;
@@ -221,6 +227,9 @@ impl Session {
         let until = self.sent + SHARDS_PER_TURN;
         while submission.next < layout.chunks() {
             let index = submission.next;
+            if layout.chunk(index).range().end > ready {
+                return true;
+            }
             if !self.landed.has_begun(submission.round, index) {
                 if self.sent >= self.granted.min(until) {
                     return false;

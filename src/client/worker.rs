@@ -3,6 +3,8 @@
 //! The thread exists because a worker computes for long without calling us: whatever the daemon sends in that time must be
 //! taken, or one slow worker would hold up the update slots that serve all.
 
+mod feed;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -156,6 +158,8 @@ pub struct Worker {
     last: Option<Resume>,
     joined: Joined,
     way: Way,
+    /// The round that was begun by [`Worker::feed`].
+    fed: Option<u64>,
 }
 
 /// The update of one round, where it landed: nothing was copied. Until it is dropped its place cannot take another round's, so a
@@ -252,7 +256,7 @@ impl Worker {
             builder.spawn(move || receive_meanwhile(&shared)).map_err(JoinError::Local)?
         };
         let joined = Joined::after(last, welcome.last, round);
-        Ok(Worker { shared, thread: Some(thread), options: options.clone(), plan, last, joined, way })
+        Ok(Worker { shared, thread: Some(thread), options: options.clone(), plan, last, joined, way, fed: None })
     }
 
     /// Joins again after the session was lost, with the same options.
@@ -352,6 +356,9 @@ impl Worker {
     pub fn submit_tampered(&mut self, gradient: &[f32], mut tamper: Option<Tamper<'_>>) -> Result<u64, ClientError> {
         self.check_call("the gradient", gradient.len())?;
         let mut driver = self.shared.driver();
+        if self.fed.is_some() {
+            return Err(ClientError::WindowFull { in_flight: 1, allowed: 0 });
+        }
         let round = driver.session.begin()?;
         let mut patience = Patience::new(round, &self.options);
         loop {
@@ -410,6 +417,7 @@ impl Worker {
     }
 
     fn collected(&mut self, ended: Result<(u64, u64), &ClientError>) {
+        self.fed = None;
         match ended {
             Ok((round, digest)) => self.last = Some(Resume { round, digest }),
             // Closed without an update: nothing is missed.
@@ -438,13 +446,9 @@ impl Worker {
         self.check_call("the buffer", buffer.len())?;
         {
             let mut driver = self.shared.driver();
-            let session = &mut driver.session;
-            let in_flight = session.next_round() - session.oldest().unwrap_or(session.next_round());
-            if in_flight > 0 && session.lost().is_none() {
-                // The update of another round would land in the buffer.
-                return Err(ClientError::WindowFull { in_flight, allowed: 0 });
+            if self.fed.take().is_none() {
+                begin_alone(&mut driver.session)?;
             }
-            session.begin()?;
         }
         self.finish(buffer, |session, buffer| {
             session.pump(Source::InPlace(buffer), reborrow(&mut tamper));
@@ -558,6 +562,16 @@ impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker").field("options", &self.options).field("last", &self.last).finish_non_exhaustive()
     }
+}
+
+/// Begins a round whose update lands in the buffer that its gradient stands in: that of another round would land there, too.
+fn begin_alone(session: &mut Session) -> Result<u64, ClientError> {
+    let in_flight = session.next_round() - session.oldest().unwrap_or(session.next_round());
+    // Whoever has lost its session learns that.
+    if in_flight > 0 && session.lost().is_none() {
+        return Err(ClientError::WindowFull { in_flight, allowed: 0 });
+    }
+    session.begin()
 }
 
 fn reborrow<'a>(tamper: &'a mut Option<Tamper<'_>>) -> Option<Tamper<'a>> {

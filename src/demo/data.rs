@@ -7,11 +7,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
-use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
 
 use super::idx;
 pub use super::idx::FormatFault;
+use crate::sampler::shuffled;
 
 /// Labelled images, one row of pixels each.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,19 +187,6 @@ impl Split {
     }
 }
 
-/// The numbers `0..count` in an order that `seed` and `stream` fix, on every machine.
-pub(super) fn shuffled(count: usize, seed: u64, stream: u64) -> Vec<u32> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(stream);
-    let mut order: Vec<u32> = (0..u32::try_from(count).expect("samples are counted in 32 bits")).collect();
-    for last in (1..count).rev() {
-        // Multiply and shift: biased by less than count / 2^64, and no loop that depends on the draw.
-        let other = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
-        order.swap(last, other as usize);
-    }
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,17 +201,6 @@ mod tests {
         (0..split.test.len()).for_each(|index| seen[split.test.label(index)] += 1);
         assert!(seen.iter().all(|&count| count > 20), "every digit is tested: {seen:?}");
         assert!(split.train.features(0).all(|value| (0.0..=1.0).contains(&value)));
-    }
-
-    #[test]
-    fn a_shuffle_is_a_permutation_fixed_by_seed_and_stream() {
-        let order = shuffled(1000, 1, 2);
-        let mut sorted = order.clone();
-        sorted.sort_unstable();
-        assert!(sorted.iter().enumerate().all(|(index, &value)| value as usize == index));
-        assert_eq!(order, shuffled(1000, 1, 2));
-        assert_ne!(order, shuffled(1000, 1, 3));
-        assert_ne!(order, shuffled(1000, 2, 2));
     }
 
     #[test]

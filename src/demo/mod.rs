@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - [`data`]: images with labels: digits compiled in, or a directory of IDX files.
-//! - [`sampler`]: which samples a group uses in a step.
+//! - [`sampler`](crate::sampler): which samples a group uses in a step.
 //! - [`model`]: a two-layer perceptron whose gradients are the same bits on every replica.
 //! - [`record`]: what is kept of a run: the legs, their steps, and the verdict over them.
 //! - [`table`]: the live table on a terminal, or a line per step.
@@ -22,15 +22,14 @@ pub mod process;
 pub mod record;
 pub mod report;
 pub mod run;
-pub mod sampler;
 pub(crate) mod svg;
 pub mod table;
 pub mod worker;
 
+pub use crate::sampler::Sampler;
 pub use data::{DataError, Dataset, Split};
 pub use model::{Model, Shape};
 pub use record::{Leg, LegKind, Named, Report, Setting, Step, Verdict};
-pub use sampler::Sampler;
 
 /// What a run of the demonstration does unless told otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]

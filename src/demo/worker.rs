@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::data::{DataError, Split};
 use super::model::{Model, Shape};
-use super::sampler::{Sampler, SamplerError};
 use crate::attacks::{Attack, Liar, Means};
 use crate::client::{ClientError, JoinError, JoinOptions, Tamper, Worker};
+use crate::sampler::{Sampler, SamplerError};
 use crate::transport::Transport;
 use crate::transport::rdma::DeviceList;
 

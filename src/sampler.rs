@@ -9,7 +9,8 @@
 //! Parts are contiguous, so part 0 of 2 is exactly parts 0 to 5 of 12: two groups of six and twelve workers on their own
 //! see the same samples in the same step, and their gradients have the same sum.
 
-use super::data::shuffled;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
 
 /// Deals out the samples of a data set.
 #[derive(Clone, Debug)]
@@ -73,6 +74,19 @@ impl Sampler {
     }
 }
 
+/// The numbers `0..count` in an order that `seed` and `stream` fix, on every machine.
+pub(crate) fn shuffled(count: usize, seed: u64, stream: u64) -> Vec<u32> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(stream);
+    let mut order: Vec<u32> = (0..u32::try_from(count).expect("samples are counted in 32 bits")).collect();
+    for last in (1..count).rev() {
+        // Multiply and shift: biased by less than count / 2^64, and no loop that depends on the draw.
+        let other = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
+        order.swap(last, other as usize);
+    }
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +100,14 @@ mod tests {
             assert_eq!(one.part(step, 1, 2), two.part(step, 1, 2));
         }
         assert_ne!(one.part(0, 0, 2).to_vec(), Sampler::new(1437, 120, 8).unwrap().part(0, 0, 2));
+    }
+
+    #[test]
+    fn the_order_is_the_one_that_other_languages_expect() {
+        // The Python package's tests hold it to the same numbers.
+        let mut sampler = Sampler::new(20, 4, 7).unwrap();
+        assert_eq!(sampler.part(0, 1, 2), [0, 6]);
+        assert_eq!(sampler.part(5, 1, 2), [6, 5]);
     }
 
     #[test]
@@ -126,5 +148,16 @@ mod tests {
         assert_eq!(Sampler::new(10, 0, 1).unwrap_err(), SamplerError::Batch { batch: 0, samples: 10 });
         assert!(Sampler::new(10, 11, 1).unwrap_err().to_string().contains("choose 1 to 10"));
         assert_eq!(Sampler::new(10, 10, 1).unwrap().steps_per_epoch(), 1);
+    }
+
+    #[test]
+    fn a_shuffle_is_a_permutation_fixed_by_seed_and_stream() {
+        let order = shuffled(1000, 1, 2);
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert!(sorted.iter().enumerate().all(|(index, &value)| value as usize == index));
+        assert_eq!(order, shuffled(1000, 1, 2));
+        assert_ne!(order, shuffled(1000, 1, 3));
+        assert_ne!(order, shuffled(1000, 2, 2));
     }
 }
