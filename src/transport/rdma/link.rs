@@ -193,7 +193,8 @@ impl Sender {
         match posted {
             Ok(()) => Ok(true),
             Err(error) if error.is_gone() => Err(LinkFailure::DeviceLost),
-            Err(_) => Err(LinkFailure::Broken),
+            // It broke because of a request before these, whose completion says why.
+            Err(_) => Err(self.reap().err().unwrap_or(LinkFailure::Broken)),
         }
     }
 
