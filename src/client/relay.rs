@@ -213,6 +213,8 @@ impl Relay {
                     return Err(Disconnect::from(Violation::Worker(order.peer)).into());
                 }
                 self.drop_link(order.peer);
+                // What is still to be passed on is for the session that it had.
+                self.carries.iter_mut().for_each(|carry| carry.2 &= !(1 << order.peer));
                 self.peers[order.peer as usize].session = order.session;
                 // The one before it, if nobody has seen to it, was for a session that is over.
                 self.orders.retain(|other| other.peer != order.peer);

@@ -481,6 +481,7 @@ impl Worker {
             match patience.turn(&mut driver, Some(update)) {
                 Ok(()) => {}
                 Err(error @ (ClientError::Timeout { .. } | ClientError::Interrupted { .. })) => {
+                    self.fed = None;
                     driver.session.abandon();
                     driver.session.withdraw(update);
                     return Err(error);

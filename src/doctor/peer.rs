@@ -111,10 +111,18 @@ pub fn examine(address: &str) -> Result<Path, PeerError> {
 fn examine_for(name: &str, each: Duration) -> Result<Path, PeerError> {
     let named = |error| PeerError::Name { address: name.into(), error };
     let mut addresses = name.to_socket_addrs().map_err(named)?;
-    let address =
+    let mut address =
         addresses.next().ok_or_else(|| named(io::Error::new(ErrorKind::NotFound, "the name has no address")))?;
-    let started = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&address, SILENCE).map_err(|error| match error.kind() {
+    let mut started = Instant::now();
+    let mut connected = TcpStream::connect_timeout(&address, SILENCE);
+    // A name may have addresses of both kinds.
+    while connected.is_err()
+        && let Some(next) = addresses.next()
+    {
+        (address, started) = (next, Instant::now());
+        connected = TcpStream::connect_timeout(&address, SILENCE);
+    }
+    let mut stream = connected.map_err(|error| match error.kind() {
         ErrorKind::ConnectionRefused => PeerError::Refused(address),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => PeerError::Silent(address, SILENCE),
         _ => PeerError::Unreachable { address, error },

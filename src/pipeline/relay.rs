@@ -67,6 +67,10 @@ struct Member {
     /// The workers that complained of it, until their time is over; and those of them that got something wrong.
     complained: Set,
     wrong: Set,
+    /// The workers that did not answer for something that it carried, until their time is over: either may be at fault.
+    doubted: Set,
+    /// The carriers of what it did not answer for, since it last had something.
+    unanswered: Set,
     /// The workers whose link with it is to be ordered anew when their time is over.
     apart: Set,
     /// Chunks that it carries now.
@@ -94,7 +98,7 @@ impl Pair {
     /// Off for so many rounds the first time, and twice as long each time.
     fn off(&mut self, round: u64, rounds: u64) {
         self.until = round.saturating_add(rounds << self.times.min(DOUBLINGS));
-        self.times += 1;
+        self.times = self.times.saturating_add(1);
     }
 }
 
@@ -188,8 +192,8 @@ impl Relays {
         let workers = self.members.len();
         for other in 0..workers {
             let member = &mut self.members[other];
-            let Member { linked, mutual, complained, wrong, apart, .. } = member;
-            for set in [linked, mutual, complained, wrong, apart] {
+            let Member { linked, mutual, complained, wrong, doubted, unanswered, apart, .. } = member;
+            for set in [linked, mutual, complained, wrong, doubted, unanswered, apart] {
                 *set &= !bit(worker);
             }
             self.pairs[worker * workers + other] = Pair::default();
@@ -214,6 +218,11 @@ impl Relays {
                 self.members[carrier].load -= 1;
             }
         }
+    }
+
+    /// How many workers may lie.
+    pub(super) fn liars(&self) -> usize {
+        self.liars as usize
     }
 
     /// How many workers were told of the relay.
@@ -274,11 +283,17 @@ impl Relays {
         }
         let was = self.set_linked(worker, peer, up);
         if up {
+            // What was said of the one before it is over.
+            if self.members[worker].mutual & bit(peer) != 0 {
+                self.members[worker].apart &= !bit(peer);
+                self.members[peer].apart &= !bit(worker);
+            }
             return false;
         }
+        let told = self.members[peer].apart & bit(worker) != 0;
         self.members[peer].apart |= bit(worker);
         self.rest(worker, peer, round);
-        !was
+        !was && !told
     }
 
     /// Those that say that they have a link with a worker, whatever that says.
@@ -333,7 +348,8 @@ impl Relays {
         let workers = self.members.len();
         let takers = takers & !self.silent;
         let targets = |carrier: usize| {
-            let Member { mutual, mut complained, load, .. } = self.members[carrier];
+            let Member { mutual, complained, doubted, load, .. } = self.members[carrier];
+            let mut complained = complained | doubted;
             if planted(Bug::AskAtOnce) {
                 complained = 0;
             }
@@ -404,6 +420,7 @@ impl Relays {
         now: Instant,
     ) -> Result<Option<usize>, Violation> {
         let Some(at) = self.find(worker, round, chunk) else { return self.stray(worker, round) };
+        self.members[worker].unanswered = 0;
         let Entry { len, targets, ref mut answered, since, .. } = self.entries[at];
         *answered += 1;
         if *answered == targets.div_ceil(2) {
@@ -436,7 +453,8 @@ impl Relays {
     }
 
     /// Ends the wait for chunks that are older than `limit`: gives each with a worker that still waits for it. That worker is sent
-    /// everything for a while, or it would hold up every chunk anew. But if most wait it is the carrier's doing, and that one is not asked
+    /// everything for a while, or it would hold up every chunk anew, if there are more such carriers than can be liars; until then only the
+    /// pair is off, as one that brings half a chunk makes others look silent. But if most wait it is the carrier's doing, and that one is not asked
     /// for a while: liars alone are not most.
     pub(super) fn give_up(
         &mut self,
@@ -455,8 +473,16 @@ impl Relays {
                 bad.rest(round);
             }
             for worker in each(waiting & !self.silent).filter(|_| few) {
-                self.silences[worker].rest(round);
-                self.silent |= if planted(Bug::AskSilent) { 0 } else { bit(worker) };
+                let Some(carrier) = carrier else { continue };
+                self.members[worker].unanswered |= bit(carrier);
+                if self.members[worker].unanswered.count_ones() > self.liars {
+                    self.members[worker].unanswered = 0;
+                    self.silences[worker].rest(round);
+                    self.silent |= if planted(Bug::AskSilent) { 0 } else { bit(worker) };
+                } else {
+                    self.members[carrier].doubted |= bit(worker);
+                    self.rest(worker, carrier, round);
+                }
             }
             self.serve(at, &mut send);
         }
@@ -533,13 +559,13 @@ impl Relays {
             }
         }
         for carrier in 0..workers {
-            let Member { complained, apart, .. } = self.members[carrier];
-            for worker in each(complained | apart) {
+            let Member { complained, doubted, apart, .. } = self.members[carrier];
+            for worker in each(complained | doubted | apart) {
                 if self.pairs[carrier * workers + worker].until > round {
                     continue;
                 }
                 let member = &mut self.members[carrier];
-                for set in [&mut member.complained, &mut member.wrong, &mut member.apart] {
+                for set in [&mut member.complained, &mut member.wrong, &mut member.doubted, &mut member.apart] {
                     *set &= !bit(worker);
                 }
                 if apart & bit(worker) != 0 {

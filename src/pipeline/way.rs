@@ -85,10 +85,11 @@ impl Ways {
         relayed
     }
 
-    /// A round was closed, with an update that `workers` take part in passing on.
-    pub(super) fn closed(&mut self, number: u64, workers: usize, now: Instant) {
+    /// A round was closed, with an update that `workers` take part in passing on, of whom `liars` may lie.
+    pub(super) fn closed(&mut self, number: u64, workers: usize, liars: usize, now: Instant) {
         if let Some(round) = self.rounds[Ways::at(number)].as_mut().filter(|round| round.number == number) {
-            (round.closed, round.missing) = (Some(now), workers / 2 + 1);
+            // More than can lie, where those who take part are few of all.
+            (round.closed, round.missing) = (Some(now), (workers / 2).max(liars) + 1);
         }
     }
 
@@ -159,7 +160,7 @@ mod tests {
             let relayed = ways.relays(round);
             assert_eq!(ways.relays(round), relayed, "the same for every chunk");
             way.push(relayed);
-            ways.closed(round, WORKERS, start);
+            ways.closed(round, WORKERS, 3, start);
             for worker in 0..WORKERS as u32 {
                 // Liars may say so at once, or never: most are honest.
                 let took = if worker < 3 { Duration::ZERO } else { takes(round, relayed) };
@@ -217,7 +218,7 @@ mod tests {
         assert!(ways.relays(128), "given up, and the next one is later");
         assert_eq!(ways.collected(64, now), None);
         assert_eq!(ways.collected(7, now), None);
-        ways.closed(9999, 3, now);
+        ways.closed(9999, 3, 1, now);
         assert_eq!(ways.collected(128, now), None);
     }
 }

@@ -79,6 +79,13 @@ impl Ledger {
             }
             if let Some(member) = self.members[worker as usize].as_mut().filter(|_| self.declined.is_empty()) {
                 probes.hit(Probe::GaveUp);
+                // One carrier that brings half a chunk makes others look silent: it takes more than can be liars.
+                let mine = given_up.iter().filter(|it| it.0 == worker);
+                let carriers = mine.filter_map(|it| member.promises.get(&(it.1, it.2))?.carrier);
+                if carriers.collect::<std::collections::BTreeSet<_>>().len() <= tolerated {
+                    probes.hit(Probe::Doubted);
+                    continue;
+                }
                 // Not longer, if it was before.
                 let over = member.silent.is_none_or(|at| closed > at + PAIR_OFF);
                 member.silent = if over { Some(before) } else { member.silent };

@@ -64,6 +64,7 @@ probes! {
     CarrierLeft: "a carrier's session ended while somebody waited for its chunks",
     Overtaken: "a chunk was sent unasked because a later round took its place",
     GaveUp: "a chunk was sent unasked to a worker that had not answered",
+    Doubted: "a worker had not answered under so few carriers that these may be at fault",
     MostWait: "most of those that a chunk was announced to waited for it until the daemon sent it",
     StrayAnswer: "a worker answered for a chunk that the daemon had sent meanwhile",
     Declined: "a liar declined a chunk",

@@ -224,7 +224,7 @@ impl Pusher {
         let at = (closed.round % self.digests.len() as u64) as usize;
         self.digests[at] = (closed.round, closed.digest);
         if let Some(ways) = &mut self.ways {
-            ways.closed(closed.round, relays.members(), context.now);
+            ways.closed(closed.round, relays.members(), relays.liars(), context.now);
         }
         let orders = &mut self.orders;
         relays.closed(closed.round, |to, order| orders.push((to, order)));

@@ -165,8 +165,38 @@ fn a_carrier_of_whom_more_complain_than_can_lie_is_named_once_and_carries_no_mor
 fn a_link_that_could_not_be_made_is_told_from_one_that_broke() {
     let mut relays = mesh(1, 2);
     assert!(!relays.linked(0, 1, 101, false, 0), "it was there");
-    assert!(relays.linked(0, 1, 101, false, 0));
-    assert!(!relays.linked(0, 1, 999, false, 0), "with a session that is over");
+    for worker in 0..2 {
+        relays.joined(worker, 200, 0);
+    }
+    assert!(!relays.linked(0, 1, 101, false, 0), "with a session that is over");
+    assert!(relays.linked(0, 1, 200, false, 0));
+    assert!(!relays.linked(0, 1, 200, false, 0), "told once");
+}
+
+#[test]
+fn a_carrier_that_brings_some_only_half_a_chunk_does_not_make_them_silent() {
+    let (mut relays, slab) = (mesh(1, 9), Slab::new(1, 16, 16, Vec::new()));
+    let limit = Duration::from_secs(1);
+    let give_up = |relays: &mut Relays, round| {
+        let (carrier, targets) = hold(relays, &slab, round, 0).unwrap();
+        let victim = if carrier == 5 { 4 } else { 5 };
+        for worker in each(targets & !bit(victim)) {
+            relays.have(worker, round, 0, Instant::now()).unwrap();
+        }
+        let mut sent = Vec::new();
+        relays.give_up(Instant::now() + limit, limit, round, |worker, _, _| sent.push(worker));
+        assert_eq!(sent, [victim]);
+        (carrier, victim)
+    };
+    let (carrier, victim) = give_up(&mut relays, 0);
+    assert_eq!((carrier, relays.silent), (0, 0), "one carrier may be at fault itself");
+    assert_eq!(relays.members[carrier].doubted, bit(victim));
+    assert!((0..P).all(|_| relays.choose(0, ALL).is_some_and(|(it, to)| it != carrier || to & bit(victim) == 0)));
+    relays.closed(ROUNDS_OFF, |_, _| panic!("their link is as it was"));
+    assert_eq!(relays.members[carrier].doubted, 0);
+    let (other, again) = give_up(&mut relays, ROUNDS_OFF);
+    assert!(other != carrier && again == victim);
+    assert_eq!(relays.silent, bit(victim), "under more carriers than can lie");
 }
 
 #[test]

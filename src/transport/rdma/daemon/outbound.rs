@@ -20,6 +20,8 @@ use crate::wire::{Area, HEADER_BYTES, Header, Kind, UPDATE_OFFSET, header_bytes}
 struct Bulk {
     frame: Outgoing,
     header: Header,
+    /// It goes by TCP.
+    aside: bool,
 }
 
 enum Way {
@@ -210,14 +212,14 @@ impl DaemonOutbound {
     }
 }
 
-/// What is said of chunks that workers pass on: by TCP, in turn with what is written.
+/// What is said of chunks that workers pass on, and what is sent aside: by TCP, in turn with what is written.
 fn is_word(bulk: &Bulk) -> bool {
-    matches!(bulk.header.kind, Kind::Announce | Kind::Carry)
+    bulk.aside || matches!(bulk.header.kind, Kind::Announce | Kind::Carry)
 }
 
 fn bulk(frame: Outgoing) -> Result<Bulk, Outgoing> {
     match frame.bytes()[..HEADER_BYTES].try_into().ok().and_then(|bytes| Header::parse(bytes).ok()) {
-        Some(header) => Ok(Bulk { frame, header }),
+        Some(header) => Ok(Bulk { frame, header, aside: false }),
         None => Err(frame),
     }
 }
@@ -318,7 +320,19 @@ impl Outbound for DaemonOutbound {
     }
 
     fn send_aside(&mut self, frame: Outgoing) -> Result<(), Outgoing> {
-        self.control.send(frame)
+        if matches!(self.way, Way::Tcp) {
+            return self.control.send(frame);
+        }
+        let bulk = bulk(frame)?;
+        if self.places.is_free(bulk.header.round) == Some(true) {
+            return self.control.send(bulk.frame);
+        }
+        // The peer would read nothing more by TCP until it has a place, not even that the link has failed.
+        if self.queue.len() + self.under_way() >= self.limit {
+            return Err(bulk.frame);
+        }
+        self.queue.push_back(Bulk { aside: true, ..bulk });
+        Ok(())
     }
 
     fn writes(&self) -> bool {
