@@ -19,8 +19,8 @@ pub(super) struct Lateness {
 
 #[derive(Clone, Copy)]
 struct Silence {
-    /// The longest while it brought a chunk, of the last few.
-    usual: Duration,
+    /// The longest while it brought a chunk, of the last few; `None` before it brought one.
+    usual: Option<Duration>,
     /// The longest since its last whole chunk.
     now: Duration,
 }
@@ -28,7 +28,7 @@ struct Silence {
 impl Lateness {
     /// For so many carriers; the limit is from `least` to `most`, and `first` while most have brought nothing yet.
     pub(super) fn new(carriers: usize, least: Duration, first: Duration, most: Duration) -> Lateness {
-        let silence = Silence { usual: first / TIMES, now: Duration::ZERO };
+        let silence = Silence { usual: None, now: Duration::ZERO };
         Lateness { least, first, most, carriers: vec![silence; carriers], sorted: Vec::with_capacity(carriers) }
     }
 
@@ -41,15 +41,15 @@ impl Lateness {
     /// `carrier` has brought a whole chunk.
     pub(super) fn brought(&mut self, carrier: u32) {
         let Silence { usual, now } = &mut self.carriers[carrier as usize];
-        let faded = if *usual == self.first / TIMES { Duration::ZERO } else { *usual / 8 * 7 };
-        *usual = faded.max(std::mem::take(now));
+        let faded = usual.map_or(Duration::ZERO, |usual| usual / 8 * 7);
+        *usual = Some(faded.max(std::mem::take(now)));
     }
 
     /// How long one may be silent.
     pub(super) fn limit(&mut self, me: u32) -> Duration {
         self.sorted.clear();
         let others = self.carriers.iter().enumerate().filter(|(at, _)| *at != me as usize);
-        self.sorted.extend(others.map(|(_, silence)| silence.usual));
+        self.sorted.extend(others.map(|(_, silence)| silence.usual.unwrap_or(self.first / TIMES)));
         let middle = self.sorted.len() / 2;
         let (_, median, _) = self.sorted.select_nth_unstable(middle);
         (TIMES * *median).clamp(self.least, self.most)
