@@ -1,12 +1,13 @@
 //! A daemon and workers in their namespaces, and rounds with them.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use solon::bench::cluster::hear;
 use solon::bench::usage::Usage;
 use solon::demo::process::Daemon;
 use solon::plan::Code;
@@ -130,12 +131,7 @@ impl<'a> Cluster<'a> {
                 .map_err(|error| Failure(format!("cannot start worker {worker}: {error}")))?;
             let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
             let tell = tell.clone();
-            std::thread::spawn(move || {
-                let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-                let said = lines.map(|line| serde_json::from_str(&line).ok()).chain([None]);
-                // The end, and what cannot be read, is `None`.
-                said.map(|said| tell.send((worker, said))).all(|sent| sent.is_ok());
-            });
+            std::thread::spawn(move || hear(worker, stdout, &tell));
             cluster.members.push(Some(Member { child, stdin, bad: None }));
         }
         cluster.answers()?;

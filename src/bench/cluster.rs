@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
 
 use super::usage::{self, Usage};
 use super::worker::{Order, Said, Target};
@@ -94,6 +95,13 @@ pub fn memory_needed(job: &Job) -> u64 {
     job.workers() as u64 * (5 * 4 * job.dimension as u64 + PROCESS_BYTES)
 }
 
+/// Passes on what worker `worker` says, one JSON object per line; its end, and what cannot be read, is `None`. Until nobody listens any more.
+pub fn hear<T: DeserializeOwned>(worker: usize, stdout: ChildStdout, tell: &Sender<(usize, Option<T>)>) {
+    let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    let said = lines.map(|line| serde_json::from_str(&line).ok()).chain([None]);
+    said.map(|said| tell.send((worker, said))).all(|sent| sent.is_ok());
+}
+
 impl Cluster {
     /// Starts everybody and waits until all have joined. `program` is `solon`; `absent` workers per group send nothing to the floors.
     ///
@@ -137,12 +145,7 @@ impl Cluster {
                 .map_err(|error| ProcessError::Start { what: format!("worker {worker}"), error })?;
             let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
             let tell = tell.clone();
-            std::thread::spawn(move || {
-                let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-                let said = lines.map(|line| serde_json::from_str(&line).ok()).chain([None]);
-                // The end, and what cannot be read, is `None`.
-                said.map(|said| tell.send((worker, said))).all(|sent| sent.is_ok());
-            });
+            std::thread::spawn(move || hear(worker, stdout, &tell));
             cluster.workers.push(WorkerProcess { child, stdin });
         }
         cluster.answers()?;
