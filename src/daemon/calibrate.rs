@@ -10,7 +10,8 @@ use serde::Serialize;
 use toml_edit as toml;
 
 use super::config::{Config, Rule};
-use super::serve::{Daemon, ServeError, serve_until};
+use super::run::serve_until;
+use super::serve::{Daemon, ServeError};
 use crate::pipeline::Counter;
 
 /// Shards farther apart than this part of their size are named even now: that is no noise.

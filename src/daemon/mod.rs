@@ -3,7 +3,9 @@
 //! - [`settings`]: the table of settings, from which flags, help, the example file and the docs are made.
 //! - [`config`]: the file, the environment and the flags become one typed [`config::Config`], or a list of all that is
 //!   wrong with them.
-//! - [`serve`]: from a configuration to a running pipeline, until a signal ends it.
+//! - [`serve`]: from a configuration to a running pipeline.
+//! - [`run`]: the daemon's life, until a signal ends it.
+//! - [`metrics`]: what is counted, for Prometheus.
 //! - [`calibrate`]: the tolerance that a job needs.
 //! - [`exit`]: the table of exit codes.
 
@@ -14,7 +16,9 @@ mod door;
 pub mod exit;
 mod journal;
 mod machine;
+pub mod metrics;
 mod report;
+pub mod run;
 pub mod serve;
 pub mod settings;
 mod tokens;
@@ -59,7 +63,7 @@ pub fn main(
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    match serve::serve(&loaded.config) {
+    match run::serve(&loaded.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

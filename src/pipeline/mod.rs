@@ -38,7 +38,7 @@ pub use decoder::Decoder;
 pub use limits::Limits;
 pub use noise::Noise;
 pub use pusher::{Pusher, read_journal};
-pub use reactor::{Idle, Reactor, ReactorError};
+pub use reactor::{Idle, Pulse, Reactor, ReactorError};
 pub use receiver::Receiver;
 pub(crate) use ring::ring;
 pub(crate) use sabotage::planted;

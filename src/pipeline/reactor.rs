@@ -1,6 +1,7 @@
 //! One thread that steps a list of stages, and how it waits when none of them has anything to do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
@@ -48,12 +49,32 @@ pub enum ReactorError {
     Poll(std::io::Error),
 }
 
+/// What a reactor shows of itself while it runs.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    turns: AtomicU64,
+    busy_ns: AtomicU64,
+}
+
+impl Pulse {
+    /// How often it has stepped its stages. It rises at least every second, or the reactor hangs.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// For how long its stages had something to do.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed))
+    }
+}
+
 /// Steps stages until it is told to stop.
 pub struct Reactor {
     poll: Poll,
     bell: Arc<Bell>,
     idle: Idle,
     board: Option<Arc<Board>>,
+    pulse: Arc<Pulse>,
 }
 
 impl Reactor {
@@ -64,12 +85,17 @@ impl Reactor {
     pub fn new(idle: Idle) -> Result<Reactor, ReactorError> {
         let poll = Poll::new().map_err(ReactorError::Poll)?;
         let waker = Waker::new(poll.registry(), BELL).map_err(ReactorError::Poll)?;
-        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle, board: None })
+        Ok(Reactor { poll, bell: Arc::new(Bell::new(waker)), idle, board: None, pulse: Arc::default() })
     }
 
     /// Rings when there is work for this reactor.
     pub fn bell(&self) -> Arc<Bell> {
         self.bell.clone()
+    }
+
+    /// What it shows of itself.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
     }
 
     /// Counts its system calls there, and for how long each stage was busy.
@@ -125,6 +151,7 @@ impl Reactor {
 
     fn step(&self, stages: &mut [Box<dyn Stage>]) -> bool {
         let context = Context { now: Instant::now(), registry: Some(self.poll.registry()) };
+        add(&self.pulse.turns, 1);
         let mut busy = false;
         let mut since = context.now;
         for stage in stages {
@@ -135,6 +162,7 @@ impl Reactor {
                 if let Some(board) = &self.board {
                     let now = Instant::now();
                     board.busy(stage.name(), now - since);
+                    add(&self.pulse.busy_ns, (now - since).as_nanos() as u64);
                     since = now;
                 }
             }
@@ -159,6 +187,11 @@ impl Reactor {
         }
         Ok(())
     }
+}
+
+/// Adds to a counter that no other thread writes.
+fn add(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
 /// How long a reactor may sleep.

@@ -1,0 +1,172 @@
+//! The daemon's life on its main thread: what the pipeline tells is written and counted, signals are heard, until one of them ends it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::config::Config;
+use super::metrics::Metrics;
+use super::report::Reporter;
+use super::serve::{Daemon, ServeError, relay_of};
+use crate::code::locates_surely;
+use crate::pipeline::{self, Handle};
+
+/// How often the main thread looks for signals and events.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// System calls since the start, by kind: reads, writes, polls and wake-ups.
+fn system_calls(handle: &Handle) -> [u64; 4] {
+    use pipeline::Counter::{PollCalls, ReadCalls, WriteCalls};
+    let [reads, writes, polls] = [ReadCalls, WriteCalls, PollCalls].map(|counter| handle.board.counted(counter));
+    [reads, writes, polls, handle.bells().iter().map(|bell| bell.wakes()).sum()]
+}
+
+/// What the kernel was asked for over the life of the daemon: where a round is slow, whether it is because of that.
+fn report_calls(handle: &Handle) {
+    use pipeline::Counter::{BytesReceived, BytesSent};
+    let calls = system_calls(handle);
+    let [reads, writes, polls, wakes] = calls;
+    let (received, sent) = (handle.board.counted(BytesReceived), handle.board.counted(BytesSent));
+    let mib = (received + sent) as f64 / f64::from(1 << 20);
+    let per_mib = if mib > 0.0 { calls.iter().sum::<u64>() as f64 / mib } else { 0.0 };
+    tracing::info!(reads, writes, polls, wakes, received, sent, per_mib, "system calls");
+}
+
+/// How updates came to the workers since the start.
+fn say_pushed(handle: &Handle) {
+    use pipeline::Counter::{
+        AnnounceBytes, BadCarriers, DigestMismatches, RepairsLate, RepairsUnasked, RepairsWrong, UpdateBytesCarried,
+        UpdateBytesSent,
+    };
+    let counted = |counter| handle.board.counted(counter);
+    tracing::info!(
+        sent = counted(UpdateBytesSent),
+        carried = counted(UpdateBytesCarried),
+        announced = counted(AnnounceBytes),
+        late = counted(RepairsLate),
+        wrong = counted(RepairsWrong),
+        unasked = counted(RepairsUnasked),
+        bad_carriers = counted(BadCarriers),
+        other_digests = counted(DigestMismatches),
+        "updates pushed"
+    );
+}
+
+/// The answer to SIGUSR1: what was done since the start, and for how long each stage was busy.
+fn say_counters(handle: &Handle) {
+    let board = &handle.board;
+    let [receive, assemble, decode, push] = board.busy_times().map(|time| time.as_micros() as u64);
+    tracing::info!(
+        rounds = board.counted(pipeline::Counter::RoundsComplete),
+        bytes_received = board.counted(pipeline::Counter::BytesReceived),
+        bytes_sent = board.counted(pipeline::Counter::BytesSent),
+        system_calls = system_calls(handle).iter().sum::<u64>(),
+        receive_us = receive,
+        assemble_us = assemble,
+        decode_us = decode,
+        push_us = push,
+        "counters"
+    );
+}
+
+/// Serves until SIGTERM or SIGINT: then lets the round that has begun come to its end, says good-bye to all workers and
+/// returns. A second signal ends the process at once. SIGUSR1 has it write its counters to the log.
+///
+/// # Errors
+/// If the daemon cannot start, or one of its threads ends.
+pub fn serve(config: &Config) -> Result<(), ServeError> {
+    serve_until(config, |_| false).map(|_| ())
+}
+
+/// [`serve`], also until `enough` says so of the daemon, which is asked a few times per second. What is left of it can still be read.
+///
+/// # Errors
+/// As there.
+pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> Result<Handle, ServeError> {
+    let signal = Arc::new(AtomicBool::new(false));
+    for number in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(number, 1, signal.clone()).map_err(ServeError::System)?;
+        signal_hook::flag::register(number, signal.clone()).map_err(ServeError::System)?;
+    }
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone()).map_err(ServeError::System)?;
+    let mut daemon = Daemon::start(config)?;
+    let metrics = Metrics::new(config, &daemon);
+    let plan = &daemon.job().plan;
+    tracing::info!(
+        address = %daemon.address(),
+        job = %config.job.name,
+        rule = %plan.rule,
+        workers = plan.parameters.workers(),
+        groups = plan.parameters.groups(),
+        adversaries = plan.parameters.adversaries(),
+        stragglers = plan.parameters.stragglers(),
+        compression = plan.parameters.compression(),
+        chunks = plan.layout.chunks(),
+        first_round = daemon.job().first_round(),
+        rdma = %daemon.rdma(),
+        push = %relay_of(config).map_or_else(|why| format!("direct ({why})"), |_| "relay".into()),
+        "ready"
+    );
+    if !locates_surely(&plan.parameters) {
+        tracing::warn!(
+            "the groups are so large that the search for liars is not exhaustive: a round with as many liars as the code \
+             corrects may be undecodable; lower job.compression or job.adversaries"
+        );
+    }
+    let mut reporter = Reporter::new(plan.parameters.workers());
+    let mut give_up: Option<Instant> = None;
+    let (mut lost_events, mut journal_errors) = (0, 0);
+    loop {
+        let now = Instant::now();
+        while let Some(event) = daemon.handle().events.pop() {
+            reporter.write(&event, now);
+            metrics.observe(&event);
+        }
+        let board = &daemon.handle().board;
+        let lost = board.counted(pipeline::Counter::EventsLost);
+        if lost > std::mem::replace(&mut lost_events, lost) {
+            tracing::warn!(lost, "events came faster than they could be logged");
+        }
+        let errors = board.counted(pipeline::Counter::JournalErrors);
+        if errors > std::mem::replace(&mut journal_errors, errors) {
+            tracing::error!(
+                errors,
+                "the journal cannot be written: after a restart rounds are counted from an older one"
+            );
+        }
+        if asked.swap(false, Ordering::Relaxed) {
+            say_counters(daemon.handle());
+            say_pushed(daemon.handle());
+        }
+        if give_up.is_none() && (signal.load(Ordering::Relaxed) || enough(&daemon)) {
+            tracing::info!("stopping: the round that has begun ends first");
+            daemon.handle().request_stop();
+            // Its deadline, what every worker has to take what was pushed, and to leave.
+            give_up = Some(now + daemon.job().deadline() + 2 * daemon.job().write_deadline + Duration::from_secs(1));
+        }
+        // Looked for before `stopped`: a thread that ends because the daemon stops is no surprise.
+        let died = daemon.died();
+        let board = &daemon.handle().board;
+        if board.stopped() {
+            break;
+        }
+        if let Some(error) = died {
+            return Err(error);
+        }
+        if give_up.is_some_and(|limit| now >= limit) {
+            tracing::warn!("the open round did not end, or not everybody took its update, in time: given up");
+            break;
+        }
+        std::thread::sleep(LOOK);
+    }
+    let handle = daemon.handle().clone();
+    daemon.stop()?;
+    while let Some(event) = handle.events.pop() {
+        reporter.write(&event, Instant::now());
+    }
+    report_calls(&handle);
+    say_pushed(&handle);
+    tracing::info!(next_round = handle.board.closed(), "stopped");
+    Ok(handle)
+}
