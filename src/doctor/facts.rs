@@ -228,4 +228,4 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -30,7 +30,9 @@ enum State {
     /// Writable, with so many bytes free.
     Writable(u64),
     /// It is not there, and can be made or not.
-    Missing { can_be_made: bool },
+    Missing {
+        can_be_made: bool,
+    },
     Refused(String),
 }
 
@@ -64,12 +66,14 @@ impl Files {
 }
 
 fn state_of(directory: &Path) -> State {
+    if directory.exists() && !directory.is_dir() {
+        return State::Refused("not a directory".into());
+    }
     match access(directory, Access::WRITE_OK | Access::EXEC_OK) {
-        Ok(()) if directory.is_dir() => {
+        Ok(()) => {
             // Without an answer the room is not what stands in the way.
             State::Writable(statvfs(directory).map_or(u64::MAX, |of| of.f_bavail.saturating_mul(of.f_frsize)))
         }
-        Ok(()) => State::Refused("it is not a directory".into()),
         Err(rustix::io::Errno::NOENT) => {
             let nearest = directory.ancestors().skip(1).find(|parent| parent.exists());
             let can_be_made = nearest.is_some_and(|parent| access(parent, Access::WRITE_OK).is_ok());
@@ -129,7 +133,8 @@ pub(super) fn tokens(facts: &Facts) -> Outcome {
 
 /// Can the last round be kept?
 pub(super) fn state(facts: &Facts) -> Outcome {
-    let hint = "chown and chmod it for the user that solond runs as (systemd: StateDirectory=), or change state.directory";
+    let hint =
+        "chown and chmod it for the user that solond runs as (systemd: StateDirectory=), or change state.directory";
     match &facts.files.state {
         State::Unset => Outcome::skip("state.directory is not set: after a restart rounds begin anew"),
         State::Writable(room) if *room < ROOM => {

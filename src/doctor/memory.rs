@@ -128,7 +128,12 @@ pub(super) fn huge_pages(facts: &Facts) -> Outcome {
         HugePages::Require => {
             Outcome::of(Status::Fail, found, format!("{}, as memory.huge_pages is \"require\"", bytes(needed)), hint)
         }
-        _ => Outcome::of(Status::Note, found, format!("{} for all slots; without, starts take longer", bytes(needed)), hint),
+        _ => Outcome::of(
+            Status::Note,
+            found,
+            format!("{} for all slots; without, starts take longer", bytes(needed)),
+            hint,
+        ),
     }
 }
 

@@ -64,7 +64,12 @@ impl Outcome {
     }
 
     /// Anything else.
-    pub fn of(status: Status, found: impl Into<String>, expected: impl Into<String>, hint: impl Into<String>) -> Outcome {
+    pub fn of(
+        status: Status,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Outcome {
         Outcome { status, found: found.into(), expected: expected.into(), hint: hint.into() }
     }
 }
@@ -85,39 +90,158 @@ pub struct Check {
 
 /// Everything that is looked at on one machine, in the order of the report.
 pub const CHECKS: &[Check] = &[
-    check("configuration", "configuration", "all that `solond --check-config` says", "operations.md#configuration", files::configuration),
-    check("configuration", "tokens", "the token file: readable, by nobody else, one line per worker", "operations.md#tokens", files::tokens),
-    check("configuration", "state directory", "`state.directory`: there, writable, with room", "operations.md#state-and-restart", files::state),
-    check("configuration", "journal", "the journal of the job: readable and whole", "operations.md#state-and-restart", files::journal),
+    check(
+        "configuration",
+        "configuration",
+        "all that `solond --check-config` says",
+        "operations.md#configuration",
+        files::configuration,
+    ),
+    check(
+        "configuration",
+        "tokens",
+        "the token file: readable, by nobody else, one line per worker",
+        "operations.md#tokens",
+        files::tokens,
+    ),
+    check(
+        "configuration",
+        "state directory",
+        "`state.directory`: there, writable, with room",
+        "operations.md#state-and-restart",
+        files::state,
+    ),
+    check(
+        "configuration",
+        "journal",
+        "the journal of the job: readable and whole",
+        "operations.md#state-and-restart",
+        files::journal,
+    ),
     check("system", "kernel", "the version of Linux", "operations.md#memory", system::kernel),
-    check("system", "clock", "the clock source, and whether the wall clock is set by others", "doctor.md#clock", system::clock),
-    check("system", "cores", "cores that this process may use (affinity, quota of its control group), against the threads of `cores.map`", "operations.md#cores", system::cores),
+    check(
+        "system",
+        "clock",
+        "the clock source, and whether the wall clock is set by others",
+        "doctor.md#clock",
+        system::clock,
+    ),
+    check(
+        "system",
+        "cores",
+        "cores that this process may use (affinity, quota of its control group), against the threads of `cores.map`",
+        "operations.md#cores",
+        system::cores,
+    ),
     check("system", "NUMA distance", "how far the cores are from the NIC", "operations.md#cores", system::numa),
-    check("memory", "available memory", "memory that is free, on the machine and in the control group, against all slots", "operations.md#memory", memory::available),
-    check("memory", "locked memory", "RLIMIT_MEMLOCK and CAP_IPC_LOCK, against what is registered with a NIC", "rdma.md#memlock", memory::locked),
-    check("memory", "huge pages", "reserved and transparent pages of 2 MiB, against `memory.huge_pages`", "operations.md#memory", memory::huge_pages),
-    check("memory", "open files", "RLIMIT_NOFILE, against what so many workers need", "operations.md#logs", memory::open_files),
-    check("network", "address", "`listen.address` is one of this machine", "operations.md#exit-codes", network::address),
+    check(
+        "memory",
+        "available memory",
+        "memory that is free, on the machine and in the control group, against all slots",
+        "operations.md#memory",
+        memory::available,
+    ),
+    check(
+        "memory",
+        "locked memory",
+        "RLIMIT_MEMLOCK and CAP_IPC_LOCK, against what is registered with a NIC",
+        "rdma.md#memlock",
+        memory::locked,
+    ),
+    check(
+        "memory",
+        "huge pages",
+        "reserved and transparent pages of 2 MiB, against `memory.huge_pages`",
+        "operations.md#memory",
+        memory::huge_pages,
+    ),
+    check(
+        "memory",
+        "open files",
+        "RLIMIT_NOFILE, against what so many workers need",
+        "operations.md#logs",
+        memory::open_files,
+    ),
+    check(
+        "network",
+        "address",
+        "`listen.address` is one of this machine",
+        "operations.md#exit-codes",
+        network::address,
+    ),
     check("network", "port", "nobody else listens there", "operations.md#exit-codes", network::port),
-    check("network", "socket buffers", "net.core.rmem_max and wmem_max, against what each connection asks for", "doctor.md#socket-buffers", network::buffers),
-    check("network", "local ports", "net.ipv4.ip_local_port_range, against the links of a relay", "relay.md#links", network::ports),
+    check(
+        "network",
+        "socket buffers",
+        "net.core.rmem_max and wmem_max, against what each connection asks for",
+        "doctor.md#socket-buffers",
+        network::buffers,
+    ),
+    check(
+        "network",
+        "local ports",
+        "net.ipv4.ip_local_port_range, against the links of a relay",
+        "relay.md#links",
+        network::ports,
+    ),
     check("rdma", "libraries", "libibverbs can be loaded", "rdma.md#first-run-failures", rdma::libraries),
-    check("rdma", "kernel modules", "ib_core, ib_uverbs, and the driver of a device", "rdma.md#first-run-failures", rdma::modules),
-    check("rdma", "devices", "RDMA devices, and that they have reliable connections", "rdma.md#hardware", rdma::devices),
-    check("rdma", "device nodes", "/dev/infiniband/uverbs* and rdma_cm: there, and open to this user", "rdma.md#first-run-failures", rdma::nodes),
+    check(
+        "rdma",
+        "kernel modules",
+        "ib_core, ib_uverbs, and the driver of a device",
+        "rdma.md#first-run-failures",
+        rdma::modules,
+    ),
+    check(
+        "rdma",
+        "devices",
+        "RDMA devices, and that they have reliable connections",
+        "rdma.md#hardware",
+        rdma::devices,
+    ),
+    check(
+        "rdma",
+        "device nodes",
+        "/dev/infiniband/uverbs* and rdma_cm: there, and open to this user",
+        "rdma.md#first-run-failures",
+        rdma::nodes,
+    ),
     check("rdma", "port state", "a port of `rdma.devices` is active", "rdma.md#first-run-failures", rdma::state),
     check("rdma", "link layer", "Ethernet (RoCE) or InfiniBand", "rdma.md#hardware", rdma::link_layer),
     check("rdma", "addresses", "the table of GIDs has one that can be used", "rdma.md#which-port", rdma::addresses),
-    check("rdma", "chosen port", "the port and GID that `solond` would take, and why", "rdma.md#which-port", rdma::chosen),
+    check(
+        "rdma",
+        "chosen port",
+        "the port and GID that `solond` would take, and why",
+        "rdma.md#which-port",
+        rdma::chosen,
+    ),
     check("rdma", "MTU", "bytes per packet: port, interface and `rdma.mtu`", "rdma.md#tuning", rdma::mtu),
-    check("rdma", "traffic class", "`rdma.traffic_class` and `rdma.service_level`", "rdma.md#tuning", rdma::traffic_class),
-    check("rdma", "queue pair", "memory registered, two queue pairs brought up on that port and connected to each other, bytes sent and written back", "rdma.md#first-run-failures", rdma::queue_pair),
+    check(
+        "rdma",
+        "traffic class",
+        "`rdma.traffic_class` and `rdma.service_level`",
+        "rdma.md#tuning",
+        rdma::traffic_class,
+    ),
+    check(
+        "rdma",
+        "queue pair",
+        "memory registered, two queue pairs brought up on that port and connected to each other, bytes sent and written back",
+        "rdma.md#first-run-failures",
+        rdma::queue_pair,
+    ),
 ];
 
 /// The checks of `--peer`: group, name, what they look at, docs.
 pub const PEER_CHECKS: &[(&str, &str, &str, &str)] = &[
     ("peer", "TCP", "a connection to the other machine, 32 round trips, bytes for a second each way", "relay.md#links"),
-    ("peer", "RDMA", "a queue pair to the other machine, a verified echo, SEND there and WRITE back for half a second each", "rdma.md#first-run-failures"),
+    (
+        "peer",
+        "RDMA",
+        "a queue pair to the other machine, a verified echo, SEND there and WRITE back for half a second each",
+        "rdma.md#first-run-failures",
+    ),
 ];
 
 const fn check(
@@ -157,7 +281,7 @@ impl Finding {
 }
 
 /// All findings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Report {
     /// Of this form; another number means that a field has another meaning or is gone.
     pub version: u32,
@@ -165,6 +289,8 @@ pub struct Report {
     pub job: String,
     /// In the order of the checks.
     pub findings: Vec<Finding>,
+    /// What is between this machine and another one, if that was asked for and there is a way at all.
+    pub peer: Option<peer::Way>,
 }
 
 impl Report {
@@ -178,13 +304,15 @@ impl Report {
             }
             Finding::new((check.group, check.name, check.docs), outcome)
         };
-        Report { version: 1, job: facts.job(), findings: CHECKS.iter().map(finding).collect() }
+        Report { version: 1, job: facts.job(), findings: CHECKS.iter().map(finding).collect(), peer: None }
     }
 
-    /// Adds what is known of a way to another machine.
-    pub fn add_peer(&mut self, outcomes: [Outcome; 2]) {
+    /// Adds a way to another machine, or why there is none.
+    pub fn add_peer(&mut self, way: Result<peer::Way, peer::PeerError>) {
         let checks = PEER_CHECKS.iter().map(|(group, name, _, docs)| (*group, *name, *docs));
+        let outcomes = peer::outcomes(&way);
         self.findings.extend(checks.zip(outcomes).map(|(check, outcome)| Finding::new(check, outcome)));
+        self.peer = way.ok();
     }
 
     /// How many came out so.

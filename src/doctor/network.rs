@@ -131,7 +131,9 @@ pub(super) fn buffers(facts: &Facts) -> Outcome {
             Status::Note,
             found,
             format!("{}, which each connection asks for", bytes(wanted as u64)),
-            format!("where round trip x bandwidth is more: sysctl net.core.rmem_max={wanted} net.core.wmem_max={wanted}"),
+            format!(
+                "where round trip x bandwidth is more: sysctl net.core.rmem_max={wanted} net.core.wmem_max={wanted}"
+            ),
         );
     }
     Outcome::pass(found)

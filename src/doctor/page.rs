@@ -88,6 +88,6 @@ memory
 
 3 checks: 1 pass, 1 note, 0 warn, 1 fail, 0 skipped
 ";
-        assert_eq!(text(&Report { version: 1, job: String::new(), findings }), expected);
+        assert_eq!(text(&Report { version: 1, job: String::new(), findings, peer: None }), expected);
     }
 }

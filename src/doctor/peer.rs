@@ -214,10 +214,11 @@ fn examine_for(name: &str, options: &Options, times: Times) -> Result<Way, PeerE
     let mut stream = Timed::new(stream, Instant::now() + times.whole).map_err(broken("its preparation"))?;
     stream.write_all(&HELLO).map_err(broken("the greeting"))?;
     let mut hello = [0; HELLO.len()];
-    let read = read_as_much(&mut stream, &mut hello).map_err(broken("the greeting"))?;
-    if read == 0 {
-        return Err(PeerError::Busy(address));
-    }
+    let read = match read_as_much(&mut stream, &mut hello) {
+        Ok(0) => return Err(PeerError::Busy(address)),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(PeerError::Busy(address)),
+        read => read.map_err(broken("the greeting"))?,
+    };
     if hello != HELLO {
         return Err(PeerError::Stranger { address, found: hello[..read].to_vec() });
     }

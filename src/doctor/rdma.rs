@@ -18,12 +18,14 @@ use super::{Facts, Outcome, Status};
 
 /// The kernel's modules that everything needs, and drivers that are known to have reliable connections.
 const MODULES: [&str; 2] = ["ib_core", "ib_uverbs"];
-const DRIVERS: &[&str] = &["mlx5_ib", "mlx4_ib", "bnxt_re", "irdma", "rdma_rxe", "siw", "efa", "hns_roce_hw_v2", "erdma"];
+const DRIVERS: &[&str] =
+    &["mlx5_ib", "mlx4_ib", "bnxt_re", "irdma", "rdma_rxe", "siw", "efa", "hns_roce_hw_v2", "erdma"];
 /// How long a port may take for a message to itself.
 const TRIAL: Duration = Duration::from_secs(5);
 /// A RoCE packet has about so many bytes beside its payload.
 const ROCE_HEADERS: usize = 64;
-const SOFT_ROCE: &str = "to try RDMA without a NIC (soft-RoCE): modprobe rdma_rxe; rdma link add rxe0 type rxe netdev eth0";
+const SOFT_ROCE: &str =
+    "to try RDMA without a NIC (soft-RoCE): modprobe rdma_rxe; rdma link add rxe0 type rxe netdev eth0";
 
 /// What only the verbs library says.
 #[derive(Debug)]
@@ -198,7 +200,12 @@ pub(super) fn modules(facts: &Facts) -> Outcome {
     }
     let drivers: Vec<&str> = DRIVERS.iter().filter(|name| has(name)).copied().collect();
     match drivers.is_empty() && !facts.rdma.has_devices() {
-        true => lacking(facts, "ib_core, ib_uverbs, and no driver", "a driver", format!("modprobe mlx5_ib, or what the NIC needs; {SOFT_ROCE}")),
+        true => lacking(
+            facts,
+            "ib_core, ib_uverbs, and no driver",
+            "a driver",
+            format!("modprobe mlx5_ib, or what the NIC needs; {SOFT_ROCE}"),
+        ),
         false => Outcome::pass(modules.join(", ")),
     }
 }
@@ -210,14 +217,27 @@ pub(super) fn devices(facts: &Facts) -> Outcome {
     }
     let devices = &facts.rdma.devices;
     let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
-    let without: Vec<&str> =
-        devices.iter().filter(|device| device.iwarp || device.name.starts_with("efa")).map(|it| it.name.as_str()).collect();
+    let without: Vec<&str> = devices
+        .iter()
+        .filter(|device| device.iwarp || device.name.starts_with("efa"))
+        .map(|it| it.name.as_str())
+        .collect();
     if devices.is_empty() {
-        return lacking(facts, "the kernel shows no RDMA device", "a device in /sys/class/infiniband", format!("`rdma link` and dmesg; {SOFT_ROCE}"));
+        return lacking(
+            facts,
+            "the kernel shows no RDMA device",
+            "a device in /sys/class/infiniband",
+            format!("`rdma link` and dmesg; {SOFT_ROCE}"),
+        );
     }
     if without.len() == devices.len() {
         let found = format!("{}: iWARP or EFA", without.join(", "));
-        return lacking(facts, found, "reliable connections with WRITE WITH IMMEDIATE", "set listen.transport = \"tcp\", or take a RoCE or InfiniBand NIC");
+        return lacking(
+            facts,
+            found,
+            "reliable connections with WRITE WITH IMMEDIATE",
+            "set listen.transport = \"tcp\", or take a RoCE or InfiniBand NIC",
+        );
     }
     Outcome::pass(names.join(", "))
 }
@@ -242,7 +262,9 @@ pub(super) fn nodes(facts: &Facts) -> Outcome {
             Some(Node { path, opened: Err(Refused::Permission) }) => {
                 denied.push(format!("{}: permission denied for this user", shown(path)));
             }
-            Some(Node { path, opened: Err(Refused::Other(error)) }) => missing.push(format!("{}: {error}", shown(path))),
+            Some(Node { path, opened: Err(Refused::Other(error)) }) => {
+                missing.push(format!("{}: {error}", shown(path)))
+            }
         }
     }
     let manager = match &rdma.connection_manager.opened {
@@ -284,7 +306,12 @@ pub(super) fn state(facts: &Facts) -> Outcome {
         })
         .collect();
     if states.is_empty() {
-        return lacking(facts, "rdma.devices names none of those that there are", "one of them", "correct rdma.devices");
+        return lacking(
+            facts,
+            "rdma.devices names none of those that there are",
+            "one of them",
+            "correct rdma.devices",
+        );
     }
     let found = states.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n");
     match states.iter().any(|(state, _)| *state == PortState::Active) {
@@ -330,9 +357,12 @@ pub(super) fn addresses(facts: &Facts) -> Outcome {
             let hint = "give the interface below the port an IP address (ip address add); a link-local one only by rdma.gid_index";
             lacking(facts, format!("{table}\n{error}"), "a routable address as a RoCE v2 GID", hint)
         }
-        Some(Err(error @ NoChoice::NoSuchGid { .. })) => {
-            lacking(facts, format!("{table}\n{error}"), "an entry of the table", "correct rdma.gid_index, or leave it unset")
-        }
+        Some(Err(error @ NoChoice::NoSuchGid { .. })) => lacking(
+            facts,
+            format!("{table}\n{error}"),
+            "an entry of the table",
+            "correct rdma.gid_index, or leave it unset",
+        ),
         _ => Outcome::pass(table),
     }
 }
@@ -410,11 +440,9 @@ pub(super) fn queue_pair(facts: &Facts) -> Outcome {
     }
     match &facts.rdma.verbs.trial {
         None => Outcome::skip("no port is chosen"),
-        Some(Ok(seconds)) => Outcome::pass(format!(
-            "{} KiB to itself and back in {:.2} ms",
-            trial::BLOCK_BYTES >> 10,
-            1e3 * seconds
-        )),
+        Some(Ok(seconds)) => {
+            Outcome::pass(format!("{} KiB to itself and back in {:.2} ms", trial::BLOCK_BYTES >> 10, 1e3 * seconds))
+        }
         Some(Err(error)) => lacking(facts, error.to_string(), "a connection of the port with itself", advice(error)),
     }
 }
@@ -422,7 +450,9 @@ pub(super) fn queue_pair(facts: &Facts) -> Outcome {
 /// What to do about a connection that failed.
 pub fn advice(error: &TrialError) -> &'static str {
     match error.failure() {
-        Some(LinkFailure::Resources) => "the limit on locked memory: see the check of that name, and docs/rdma.md#memlock",
+        Some(LinkFailure::Resources) => {
+            "the limit on locked memory: see the check of that name, and docs/rdma.md#memlock"
+        }
         Some(LinkFailure::NoPath) => {
             "the queue pair does not go to RTR: the other address cannot be reached from this one (wrong rdma.gid_index, another VLAN, \
              subnet or rail): compare the GIDs, set rdma.devices on both ends"

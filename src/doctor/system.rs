@@ -9,8 +9,13 @@ use super::{Facts, Outcome, Status};
 /// Clock sources that are read in a few nanoseconds, without the kernel.
 const FAST_CLOCKS: &[&str] = &["tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page"];
 /// Where those that set the clock from the network leave a trace: systemd-timesyncd, chrony, ntpd.
-const SYNCHRONISERS: &[&str] =
-    &["run/systemd/timesync/synchronized", "run/chrony/chronyd.pid", "run/chronyd.pid", "run/ntpd.pid", "var/run/ntpd.pid"];
+const SYNCHRONISERS: &[&str] = &[
+    "run/systemd/timesync/synchronized",
+    "run/chrony/chronyd.pid",
+    "run/chronyd.pid",
+    "run/ntpd.pid",
+    "var/run/ntpd.pid",
+];
 /// From here on a control group that has too few huge pages refuses them; before, it ended the process.
 const KERNEL: (u32, u32) = (5, 14);
 /// As the kernel writes the distance of a node to itself.
@@ -165,7 +170,9 @@ pub(super) fn numa(facts: &Facts) -> Outcome {
     match (placement.node, distances) {
         (Some(node), Some((distance, most))) if *distance > NEAR => Outcome::of(
             Status::Warn,
-            format!("the NIC is on node {node} ({why}), the first core at distance {distance} (the largest here is {most})"),
+            format!(
+                "the NIC is on node {node} ({why}), the first core at distance {distance} (the largest here is {most})"
+            ),
             format!("distance {NEAR}"),
             "give the process cores of that node (numactl, cpuset)",
         ),

@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = job.config.rdma.clone();
     let mut report = Report::of(&Facts::here(job));
     if let Some(address) = &arguments.peer {
-        report.add_peer(peer::outcomes(&peer::examine(address, &options)));
+        report.add_peer(peer::examine(address, &options));
     }
     let text = match arguments.json {
         true => format!("{:#}\n", serde_json::json!(report)),

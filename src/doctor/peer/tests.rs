@@ -90,7 +90,7 @@ fn who_serves_sends_strangers_away_and_takes_no_block_that_is_too_long() {
 
 #[test]
 fn whoever_is_slow_keeps_nobody_else_waiting_and_has_an_end() {
-    let (address, told) = serving(Times { whole: Duration::from_millis(1500), ..TIMES });
+    let (address, told) = serving(Times { whole: Duration::from_secs(3), ..TIMES });
     let mut slow = TcpStream::connect(&address).unwrap();
     slow.write_all(&HELLO).unwrap();
     slow.write_all(&[0; ECHOES * ECHO_BYTES]).unwrap();
@@ -118,7 +118,7 @@ fn beyond_a_few_at_once_they_are_sent_away() {
         held.push(stream);
     }
     let error = examined(&address).unwrap_err();
-    assert!(matches!(error, PeerError::Busy(_) | PeerError::Broken { .. }), "{error}");
+    assert!(matches!(error, PeerError::Busy(_)), "{error}");
     assert!(told.recv().unwrap().unwrap_err().to_string().contains("was sent away"));
     drop(held);
     for _ in 0..SERVED {

@@ -132,7 +132,10 @@ pub(super) fn ask(stream: &mut Timed, options: &Options, each: Duration) -> Resu
         error: format!("the other end did not say how it went: {error}"),
         hint: "look at what it prints".into(),
     };
-    let there = |error: String| NoWay::Failed { error: format!("at the other end: {error}"), hint: "do there what it says".into() };
+    let there = |error: String| NoWay::Failed {
+        error: format!("at the other end: {error}"),
+        hint: "do there what it says".into(),
+    };
     let own = open(stream, options, Side::Asks);
     say(stream, &own.as_ref().map(Told::of).map_err(Clone::clone)).map_err(told)?;
     let other = hear::<Told>(stream).map_err(told)?;

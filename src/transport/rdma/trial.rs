@@ -108,20 +108,13 @@ impl End {
     ///
     /// # Errors
     /// If there is no usable port, or it does not give what is needed.
-    pub fn open(
-        api: &'static Api,
-        options: &Options,
-        near: Option<IpAddr>,
-        side: Side,
-    ) -> Result<End, TrialError> {
+    pub fn open(api: &'static Api, options: &Options, near: Option<IpAddr>, side: Side) -> Result<End, TrialError> {
         let (context, choice) = look(api, options, near, BLOCK_BYTES)?;
         let domain = ProtectionDomain::new(&context)?;
         let slabs = [0; 2].map(|_| Slab::new(1, BLOCKS, BLOCK_BYTES, Vec::new()));
         let incoming = if side == Side::Asks { Access::RemoteWrite } else { Access::Receive };
-        let regions = [
-            Region::new(&domain, &slabs[0], None, Access::Send)?,
-            Region::new(&domain, &slabs[1], None, incoming)?,
-        ];
+        let regions =
+            [Region::new(&domain, &slabs[0], None, Access::Send)?, Region::new(&domain, &slabs[1], None, incoming)?];
         let slots = slabs.map(|slab| std::iter::from_fn(|| slab.take(0)).collect::<Vec<_>>());
         let depths = Depths { send: BLOCKS, receive: 2 * BLOCKS };
         let send = CompletionQueue::new(&context, depths.send)?;
@@ -326,9 +319,7 @@ fn next(queue: &mut CompletionQueue, place: &str, until: Instant) -> Result<ibv_
         if queue.poll(&mut completion)? > 0 {
             return match completion[0].status {
                 0 => Ok(completion[0]),
-                status => {
-                    Err(TrialError::Failed { place: place.into(), failure: LinkFailure::of_status(status) })
-                }
+                status => Err(TrialError::Failed { place: place.into(), failure: LinkFailure::of_status(status) }),
             };
         }
         let waited = started.elapsed();
@@ -367,8 +358,7 @@ pub fn with_itself(
     near: Option<IpAddr>,
     within: Duration,
 ) -> Result<f64, TrialError> {
-    let (asks, serves) =
-        (End::open(api, options, near, Side::Asks)?, End::open(api, options, near, Side::Serves)?);
+    let (asks, serves) = (End::open(api, options, near, Side::Asks)?, End::open(api, options, near, Side::Serves)?);
     let (area, asking, serving) = (asks.area(), asks.endpoint(), serves.endpoint());
     let (mut asks, mut serves) = (asks.connect(&serving)?, serves.connect(&asking)?);
     let started = Instant::now();
