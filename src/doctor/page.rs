@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use super::{Report, Status};
 
+/// Lines are no longer than this, words permitting.
+const COLUMNS: usize = 130;
+
 impl Status {
     /// A sign and a word, for people.
     fn sign(self) -> &'static str {
@@ -28,23 +31,23 @@ pub fn text(report: &Report) -> String {
             let gap = if page.is_empty() { "" } else { "\n" };
             let _ = writeln!(page, "{gap}{group}");
         }
-        let mut found = finding.found.lines();
+        let indent = 2 + 6 + 2 + width + 2;
+        let mut found = finding.found.lines().flat_map(|line| wrapped(line, COLUMNS - indent));
         let first = found.next().unwrap_or_default();
         let _ = writeln!(page, "  {}  {:width$}  {first}", finding.status.sign(), finding.check);
-        let indent = 2 + 6 + 2 + width + 2;
-        for line in found {
-            let _ = writeln!(page, "{:indent$}{line}", "");
-        }
-        if matches!(finding.status, Status::Pass | Status::Skip) {
-            continue;
-        }
-        for (word, text) in [("expected", &finding.expected), ("do", &finding.hint)] {
-            if !text.is_empty() {
-                let _ = writeln!(page, "{:indent$}{word}: {text}", "");
+        let mut more: Vec<String> = found.collect();
+        if !matches!(finding.status, Status::Pass | Status::Skip) {
+            for (word, text) in [("expected", &finding.expected), ("do", &finding.hint)] {
+                if !text.is_empty() {
+                    more.extend(wrapped(&format!("{word}: {text}"), COLUMNS - indent));
+                }
+            }
+            if finding.status != Status::Note {
+                more.push(format!("see {}", finding.docs));
             }
         }
-        if finding.status != Status::Note {
-            let _ = writeln!(page, "{:indent$}see {}", "", finding.docs);
+        for line in more {
+            let _ = writeln!(page, "{:indent$}{line}", "");
         }
     }
     let count = |status| report.count(status);
@@ -61,10 +64,33 @@ pub fn text(report: &Report) -> String {
     page
 }
 
+/// A line as several, broken between words.
+fn wrapped(line: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in line.split(' ') {
+        let last = lines.last_mut().expect("there is one");
+        if last.is_empty() {
+            *last = word.to_owned();
+        } else if last.chars().count() + 1 + word.chars().count() > columns {
+            lines.push(word.to_owned());
+        } else {
+            *last += " ";
+            *last += word;
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::doctor::{Finding, Outcome};
+
+    #[test]
+    fn lines_are_broken_between_words_and_no_word_is_lost() {
+        assert_eq!(wrapped("a bb ccc dddd eeeeeeeee f", 6), ["a bb", "ccc", "dddd", "eeeeeeeee", "f"]);
+        assert_eq!(wrapped("", 6), [""]);
+    }
 
     #[test]
     fn only_what_needs_somebody_says_what_to_do() {

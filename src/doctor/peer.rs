@@ -372,12 +372,21 @@ pub fn outcomes(way: &Result<Way, PeerError>) -> [Outcome; 2] {
         gigabits(*back)
     ));
     let rdma = match &way.rdma {
-        Ok(RdmaPath { here, peer, mtu, round_trip_seconds, there, back }) => Outcome::pass(format!(
-            "{here} reaches {peer}, {mtu} bytes per packet\n64 KiB there and back, compared: {:.3} ms\nSEND there {}, WRITE back {}",
-            1e3 * round_trip_seconds,
-            gigabits(*there),
-            gigabits(*back)
-        )),
+        Ok(RdmaPath { here, peer, mtu: [own, other], round_trip_seconds, there, back }) => {
+            let found = format!(
+                "{here} reaches {peer}, {} bytes per packet\n64 KiB there and back, compared: {:.3} ms\nSEND there {}, WRITE back {}",
+                own.min(other),
+                1e3 * round_trip_seconds,
+                gigabits(*there),
+                gigabits(*back)
+            );
+            let hint =
+                "MTU mismatch: the smaller one holds; raise that of the interface there if packets are to be larger";
+            match own == other {
+                true => Outcome::pass(found),
+                false => Outcome::of(Status::Note, format!("{found}\nMTU {own} here, {other} there"), "", hint),
+            }
+        }
         Err(NoWay::Lacking(why)) => Outcome::of(Status::Note, format!("not tried: {why}"), "", ""),
         Err(NoWay::Failed { error, hint }) => {
             Outcome::of(Status::Fail, error.clone(), "the same as by TCP", hint.clone())

@@ -133,9 +133,9 @@ fn the_pages_of_the_doctor() {
     };
     let here: Vec<String> = here.lines().map(numbers).collect();
     let script = "solon doctor --listen 10.0.0.2 >/dev/null 2>&1 & \
-                  until : >/dev/tcp/10.0.0.2/7450; do sleep 0.2; done 2>/dev/null; \
+                  until (: >/dev/tcp/10.0.0.2/7450); do sleep 0.2; done 2>/dev/null; \
                   solon doctor --peer 10.0.0.2 -- --job-dimension=25557032 --listen-address=10.0.0.1:7447 --listen-open";
-    let Some(guest) = in_guest(&["-f", SOLON, "--", "sh", "-c", script]) else { return };
+    let Some(guest) = in_guest(&["-f", SOLON, "--", "bash", "-c", script]) else { return };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md");
     let page = std::fs::read_to_string(&path).expect("the page");
     let page = write_block(&write_block(&page, "here", &here.join("\n")), "guest", &guest);

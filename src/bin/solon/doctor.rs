@@ -89,9 +89,10 @@ fn listen(address: SocketAddr, job: &Job) -> Result<(), Failure> {
     let listener = TcpListener::bind(address).map_err(failed("it cannot be listened on"))?;
     let port = listener.local_addr().map_err(failed("its port is not known"))?.port();
     println!("waiting; on the other machine: solon doctor --peer HOST:{port} (Ctrl-C ends this)");
+    // Nobody need read it.
     let told = |done: std::io::Result<SocketAddr>| match done {
-        Ok(peer) => println!("{peer} has examined the way to this machine"),
-        Err(error) => eprintln!("solon: {error}"),
+        Ok(peer) => drop(writeln!(std::io::stdout(), "{peer} has examined the way to this machine")),
+        Err(error) => drop(writeln!(std::io::stderr(), "solon: {error}")),
     };
     peer::serve(&listener, &job.config.rdma, told).map_err(failed("nobody can be served"))
 }

@@ -39,8 +39,8 @@ pub struct RdmaPath {
     pub here: String,
     /// The other one's.
     pub peer: String,
-    /// Bytes per packet: the smaller one of both ends.
-    pub mtu: u32,
+    /// Bytes per packet that this end would take, and the other one: the smaller one holds.
+    pub mtu: [u32; 2],
     /// Seconds for 64 KiB to go and come back.
     pub round_trip_seconds: f64,
     /// Bytes per second from here to there, by the other end's count and clock.
@@ -147,7 +147,7 @@ pub(super) fn ask(stream: &mut Timed, options: &Options, each: Duration) -> Resu
     let choice = end.choice().clone();
     let gid = |raw: [u8; 16]| Ipv6Addr::from(raw).to_canonical();
     let here = format!("{}:{} {}", choice.device, choice.port, gid(choice.gid));
-    let mtu = choice.mtu.min(128 << other.endpoint().mtu);
+    let mtu = [choice.mtu, 128 << other.endpoint().mtu];
     let joined = end.connect(&other.endpoint());
     say(stream, &joined.as_ref().map(|_| ()).map_err(ToString::to_string)).map_err(told)?;
     let mut joined = joined.map_err(|error| failed(&error))?;
