@@ -138,6 +138,11 @@ impl Timed {
         Ok(Timed { stream, until })
     }
 
+    /// So long from now, or until the end of the whole.
+    fn within(&self, time: Duration) -> Instant {
+        self.until.min(Instant::now() + time)
+    }
+
     fn left(&self) -> io::Result<Duration> {
         let left = self.until.saturating_duration_since(Instant::now()).min(SILENCE);
         if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }

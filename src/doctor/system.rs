@@ -143,7 +143,7 @@ pub(super) fn cores(facts: &Facts) -> Outcome {
     }
     let limit = quota.map_or(String::new(), |quota| format!(", and time for {quota:.1} by its control group"));
     let found = format!(
-        "{} allowed ({} physical, if they are near){limit}; cores.map makes {} threads",
+        "{} allowed, {} of them physical cores of their own{limit}; cores.map makes {} threads",
         allowed.len(),
         placement.physical,
         map.len()

@@ -109,10 +109,7 @@ fn an_address_that_is_only_link_local_is_named() {
     let (fine, findings) =
         report(doctor(&["--", "--job-dimension=1000000", "--rdma-devices=rxe1", "--listen-transport=rdma"]));
     run("ip", &["addr", "add", "10.0.0.2/24", "dev", "veth1"]);
-    for route in ["10.0.0.1 dev veth1 src 10.0.0.2 table 101"] {
-        let words: Vec<&str> = ["route", "replace"].into_iter().chain(route.split(' ')).collect();
-        run("ip", &words);
-    }
+    run("ip", &["route", "replace", "10.0.0.1", "dev", "veth1", "src", "10.0.0.2", "table", "101"]);
     assert!(!fine);
     says(&findings, "addresses", "fail", &["link-local", "give the interface below the port an IP address"]);
 }
@@ -164,4 +161,34 @@ fn an_address_that_leads_elsewhere_is_named_between_two_machines() {
     assert_eq!(status, "fail", "{text}");
     assert!(text.contains("RTR") || text.contains("status 12"), "{text}");
     println!("{text}");
+}
+
+/// A rule that drops what comes to the port of RoCE v2, as a firewall does; gone when dropped.
+struct Firewall;
+
+impl Firewall {
+    const RULE: [&str; 7] = ["pref", "1", "ipproto", "17", "dport", "4791", "blackhole"];
+
+    fn new() -> Firewall {
+        run("ip", &[&["rule", "add"], &Firewall::RULE[..]].concat());
+        Firewall
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        run("ip", &[&["rule", "del"], &Firewall::RULE[..]].concat());
+    }
+}
+
+#[test]
+#[ignore = "runs in the guest"]
+fn a_firewall_on_the_port_of_roce_is_named_between_two_machines() {
+    let serves = Serves::start();
+    let firewall = Firewall::new();
+    let (fine, findings) = report(doctor(&[&["--peer", &serves.1][..], WORKER].concat()));
+    drop(firewall);
+    assert!(!fine);
+    says(&findings, "TCP", "pass", &["10.0.0.2"]);
+    says(&findings, "RDMA", "fail", &["status 12", "UDP port 4791"]);
 }

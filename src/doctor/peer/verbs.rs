@@ -153,13 +153,13 @@ pub(super) fn ask(stream: &mut Timed, options: &Options, each: Duration) -> Resu
     let mut joined = joined.map_err(|error| failed(&error))?;
     hear::<()>(stream).map_err(told)?.map_err(there)?;
     // Cold caches, and the first look for an address.
-    joined.echo(1, PATIENCE).map_err(|error| failed(&error))?;
+    joined.echo(1, stream.within(PATIENCE)).map_err(|error| failed(&error))?;
     let started = Instant::now();
-    joined.echo(2, PATIENCE).map_err(|error| failed(&error))?;
+    joined.echo(2, stream.within(PATIENCE)).map_err(|error| failed(&error))?;
     let round_trip_seconds = started.elapsed().as_secs_f64();
-    joined.stream(each, None, Instant::now() + each + PATIENCE).map_err(|error| failed(&error))?;
+    joined.stream(each, None, stream.within(each + PATIENCE)).map_err(|error| failed(&error))?;
     let (bytes, nanoseconds) = hear::<(u64, u64)>(stream).map_err(told)?.map_err(there)?;
-    let (back, took) = joined.take(Instant::now() + each + PATIENCE).map_err(|error| failed(&error))?;
+    let (back, took) = joined.take(stream.within(each + PATIENCE)).map_err(|error| failed(&error))?;
     Ok(RdmaPath {
         here,
         peer: format!("GID {}", gid(other.gid)),
@@ -180,16 +180,16 @@ pub(super) fn answer(stream: &mut Timed, options: &Options, each: Duration) -> i
     let theirs = hear::<()>(stream)?;
     say(stream, &joined.as_ref().map(|_| ()).map_err(ToString::to_string))?;
     let (Ok(mut joined), Ok(())) = (joined, theirs) else { return Ok(()) };
-    let counted = count(&mut joined, &other.area(), each);
+    let counted = count(&mut joined, &other.area(), stream, each);
     say(stream, &counted.as_ref().copied().map_err(ToString::to_string))?;
-    let until = Instant::now() + each + PATIENCE;
+    let until = stream.within(each + PATIENCE);
     counted.and_then(|_| joined.stream(each, Some(&other.area()), until)).map_err(io::Error::other)
 }
 
 /// Two echoes, then bytes and nanoseconds of what came for a while.
-fn count(joined: &mut Joined, area: &Area, each: Duration) -> Result<(u64, u64), TrialError> {
-    joined.answer(area, PATIENCE)?;
-    joined.answer(area, PATIENCE)?;
-    let (bytes, took) = joined.take(Instant::now() + each + 2 * PATIENCE)?;
+fn count(joined: &mut Joined, area: &Area, stream: &Timed, each: Duration) -> Result<(u64, u64), TrialError> {
+    joined.answer(area, stream.within(PATIENCE))?;
+    joined.answer(area, stream.within(PATIENCE))?;
+    let (bytes, took) = joined.take(stream.within(each + 2 * PATIENCE))?;
     Ok((bytes, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)))
 }

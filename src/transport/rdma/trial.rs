@@ -236,9 +236,8 @@ impl Joined {
     /// Sends a block that begins with `first`, has it come back, and compares. The other end has to [`answer`](Joined::answer).
     ///
     /// # Errors
-    /// If it does not come back as it was in `within`.
-    pub fn echo(&mut self, first: u8, within: Duration) -> Result<(), TrialError> {
-        let until = Instant::now() + within;
+    /// If it does not come back as it was by `until`.
+    pub fn echo(&mut self, first: u8, until: Instant) -> Result<(), TrialError> {
         self.ask(first)?;
         self.heard(first, until)
     }
@@ -260,9 +259,8 @@ impl Joined {
     /// Takes a block, and writes it back to the first place of `area`.
     ///
     /// # Errors
-    /// If none comes in `within`, or it cannot be written back.
-    pub fn answer(&mut self, area: &Area, within: Duration) -> Result<(), TrialError> {
-        let until = Instant::now() + within;
+    /// If none comes by `until`, or it cannot be written back.
+    pub fn answer(&mut self, area: &Area, until: Instant) -> Result<(), TrialError> {
         let arrived = self.arrived(until)?;
         let (to, from) = (&mut self.outgoing[0], &self.incoming[arrived.at]);
         to[..BLOCK_BYTES].copy_from_slice(from.part(0..BLOCK_BYTES));
@@ -366,7 +364,7 @@ pub fn with_itself(
     for first in [1, 2] {
         asks.ask(first)?;
         asks.drain(0, until)?;
-        serves.answer(&area, within)?;
+        serves.answer(&area, until)?;
         asks.heard(first, until)?;
     }
     Ok(started.elapsed().as_secs_f64() / 2.0)
