@@ -369,3 +369,78 @@ pub fn with_itself(
     }
     Ok(started.elapsed().as_secs_f64() / 2.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{Device, Fake};
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn fake(change: impl FnOnce(&mut Device)) -> Fake {
+        let mut device = Device::roce("fake0", 1);
+        change(&mut device);
+        Fake::with(vec![device])
+    }
+
+    fn options() -> Options {
+        // The provider has no sysfs that would say of what kind its addresses are, so one is named.
+        Options { gid_index: Some(0), ..Options::default() }
+    }
+
+    fn alone(fake: &Fake, within: Duration) -> Result<f64, TrialError> {
+        with_itself(fake.api(), &options(), None, within)
+    }
+
+    /// Two ends that are connected, and where the first one may be written to.
+    fn pair(fake: &Fake) -> (Joined, Joined, Area) {
+        let open = |side| End::open(fake.api(), &options(), None, side).unwrap();
+        let (asks, serves) = (open(Side::Asks), open(Side::Serves));
+        let (area, asking, serving) = (asks.area(), asks.endpoint(), serves.endpoint());
+        (asks.connect(&serving).unwrap(), serves.connect(&asking).unwrap(), area)
+    }
+
+    #[test]
+    fn a_port_reaches_itself_and_nothing_is_left_behind() {
+        let fake = fake(|_| ());
+        assert!(alone(&fake, 10 * SECOND).unwrap() > 0.0);
+        assert!(fake.counts().is_empty(), "{:?}", fake.counts());
+    }
+
+    #[test]
+    fn what_goes_wrong_has_the_name_that_sessions_have_for_it() {
+        let failure = |fake: &Fake| alone(fake, 10 * SECOND).unwrap_err().failure();
+        assert_eq!(failure(&fake(|device| device.memlock = 4096)), Some(LinkFailure::Resources));
+        assert_eq!(failure(&Fake::with(Vec::new())), Some(LinkFailure::NoDevice));
+        let held = fake(|_| ());
+        held.hold();
+        assert!(matches!(alone(&held, Duration::from_millis(5)), Err(TrialError::Silent { .. })));
+        let until = Instant::now() + 10 * SECOND;
+        let cut = fake(|_| ());
+        let (mut asks, _serves, _) = pair(&cut);
+        cut.link_down("fake0", 1);
+        assert_eq!(asks.echo(1, until).unwrap_err().failure(), Some(LinkFailure::Unreachable));
+        // Nobody posts receives again: a session waits for that as long as its own deadlines let it, and so does this.
+        let deaf = fake(|_| ());
+        let (mut asks, _serves, _) = pair(&deaf);
+        let soon = Instant::now() + Duration::from_millis(5);
+        assert!(matches!(asks.stream(10 * SECOND, None, soon), Err(TrialError::Silent { .. })));
+    }
+
+    #[test]
+    fn blocks_go_and_come_and_are_counted_until_the_last_one() {
+        let fake = fake(|_| ());
+        let (mut asks, mut serves, area) = pair(&fake);
+        let until = Instant::now() + 10 * SECOND;
+        for block in 0..3 {
+            let last = block == 2;
+            asks.outgoing[block][0] = u8::from(last);
+            asks.post(block, None, last).unwrap();
+            serves.post(block, Some(&area), last).unwrap();
+        }
+        for end in [&mut asks, &mut serves] {
+            end.drain(0, until).unwrap();
+            assert_eq!(end.take(until).unwrap().0, 2 * BLOCK_BYTES as u64);
+        }
+    }
+}
