@@ -10,6 +10,7 @@ use crate::daemon::serve::{descriptors_needed, job_of, relay_of};
 use crate::daemon::settings::SETTINGS;
 use crate::pipeline::Limits;
 use crate::transport::Transport;
+use crate::wire::UPDATE_OFFSET;
 
 use super::files::Files;
 use super::memory::Memory;
@@ -96,6 +97,8 @@ pub struct Needs {
     pub updates: usize,
     /// Bytes of slots in which shards of 16 bits are widened.
     pub wide: usize,
+    /// Bytes that a worker registers, if it comes by RDMA.
+    pub at_a_worker: usize,
     /// Descriptors.
     pub descriptors: u64,
     /// Threads that are kept busy.
@@ -108,12 +111,15 @@ impl Needs {
     fn of(config: &Config, system: &System) -> Result<Needs, String> {
         let job = job_of(config, [0; 32], 0).map_err(|error| error.to_string())?;
         let (limits, workers) = (Limits::of(&job.plan, job.updates), job.plan.parameters.workers());
+        let place = UPDATE_OFFSET + 4 * config.job.dimension;
+        let at_a_worker = limits.credits * limits.shard_slot_bytes + config.rounds.window * place;
         let lanes = system.map.iter().filter(|stages| stages.contains(&crate::daemon::config::Stage::Decode)).count();
         Ok(Needs {
             workers,
             shards: limits.shard_bytes(workers),
             updates: limits.update_bytes(),
             wide: limits.wide_bytes(workers, lanes),
+            at_a_worker,
             descriptors: descriptors_needed(workers),
             reactors: system.map.len(),
             relays: relay_of(config).is_ok(),

@@ -81,7 +81,7 @@ pub(super) fn locked(facts: &Facts) -> Outcome {
         return Outcome::skip("the limit or the need is not known");
     };
     let needed = needs.pinned() as u64 + needs.workers as u64 * QUEUES;
-    let need = format!("about {}", bytes(needed));
+    let need = format!("about {}, and {} at each worker", bytes(needed), bytes(needs.at_a_worker as u64));
     let who = match memory.user {
         Some(0) => "root".to_owned(),
         Some(user) => format!("user {user}"),
