@@ -9,6 +9,7 @@ use solon::code::{Family, Form, Layout, Parameters, Precision};
 use solon::daemon::config::{Request, load, settings_markdown};
 use solon::daemon::exit::exit_codes_markdown;
 use solon::daemon::serve::job_of;
+use solon::doctor::{CHECKS, PEER_CHECKS, checks_markdown};
 use solon::pipeline::Limits;
 use solon::transport::LinkFailure;
 use solon::transport::rdma::immediate::Immediate;
@@ -56,6 +57,46 @@ fn operations_has_the_settings_exit_codes_and_memory_of_the_code() {
     generated("operations.md", "settings", &settings_markdown());
     generated("operations.md", "exit codes", &exit_codes_markdown());
     generated("operations.md", "memory", &memory_markdown());
+}
+
+#[test]
+fn the_page_of_the_doctor_has_the_checks_of_the_code_and_shows_each_of_them() {
+    generated("doctor.md", "checks", &checks_markdown());
+    let names: Vec<&str> = CHECKS.iter().map(|check| check.name).collect();
+    let peer: Vec<&str> = PEER_CHECKS.iter().map(|check| check.1).collect();
+    let text = page("doctor.md");
+    for (part, names) in [("here", names.clone()), ("guest", [&names[..], &peer].concat())] {
+        let begin = format!("<!-- generated: {part} -->");
+        let (_, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("no {begin}"));
+        let (shown, _) = rest.split_once("<!-- end -->").expect("a generated part has an end");
+        let word = |line: &str| {
+            ["pass", "note", "warn", "FAIL", "skip"]
+                .iter()
+                .any(|word| line.get(..10).is_some_and(|it| it.contains(word)))
+        };
+        let lines: Vec<&str> = shown.lines().filter(|line| line.starts_with("  ") && word(line)).collect();
+        assert_eq!(lines.len(), names.len(), "{part}: cargo test --test rdma -- --ignored the_pages_of_the_doctor");
+        for (line, name) in lines.iter().zip(names) {
+            assert!(line.contains(&format!("  {name} ")), "{part}: {line:?} is not that of {name:?}");
+        }
+    }
+}
+
+#[test]
+fn every_check_of_the_doctor_leads_to_a_heading_and_every_first_run_failure_to_a_check() {
+    for (name, link) in CHECKS.iter().map(|it| (it.name, it.docs)).chain(PEER_CHECKS.iter().map(|it| (it.1, it.3))) {
+        let (file, heading) = link.split_once('#').unwrap_or_else(|| panic!("{name}: {link} has no heading"));
+        let found = prose(&page(file)).any(|line| line.starts_with('#') && anchor(line) == heading);
+        assert!(found, "{name}: {link}");
+    }
+    let rows = table(&page("rdma.md"), "first-run failures");
+    assert!(rows.len() >= 12, "{rows:?}");
+    let names = || CHECKS.iter().map(|check| check.name).chain(PEER_CHECKS.iter().map(|check| check.1));
+    for row in &rows {
+        for named in row[3].split(", ") {
+            assert!(names().any(|name| name == named), "{}: no check {named:?}", row[0]);
+        }
+    }
 }
 
 fn memory_markdown() -> String {

@@ -10,8 +10,13 @@ use crate::transport::Transport;
 /// The largest number of lanes that is chosen without being asked for.
 const LANES_MAX: usize = 8;
 
-/// Which stages run on which core.
-pub(super) fn core_map(config: &Config, cores: usize) -> Vec<Vec<StageName>> {
+/// Which stages run on which core, where so many cores may be used.
+pub(crate) fn reactors(config: &Config, placement: &Placement, available: usize) -> Vec<Vec<StageName>> {
+    // Two threads of one core are as good as two cores for waking up, not for arithmetic.
+    core_map(config, placement.physical.min(available).max(available.min(3)))
+}
+
+fn core_map(config: &Config, cores: usize) -> Vec<Vec<StageName>> {
     use StageName::{Assemble, Decode, Push, Receive};
     match &config.cores.map {
         CoreMap::Fixed(map) => map.clone(),
@@ -44,12 +49,17 @@ pub(super) fn idle_of(wanted: Idle, reactors: usize, cores: usize) -> pipeline::
     }
 }
 
+/// The cores for reactors, the best first.
+pub(crate) fn place(config: &Config, machine: &Machine, allowed: &[usize]) -> Placement {
+    let devices = (config.listen.transport != Transport::Tcp).then_some(&config.rdma.devices);
+    let way = Way { address: config.listen.address.ip().to_canonical(), devices };
+    machine.place(allowed, &way)
+}
+
 /// The cores for reactors, the best first, and what is said of them.
 pub(super) fn placement(config: &Config) -> Placement {
     let allowed: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
-    let devices = (config.listen.transport != Transport::Tcp).then_some(&config.rdma.devices);
-    let way = Way { address: config.listen.address.ip().to_canonical(), devices };
-    let mut placement = Machine::here().place(&allowed, &way);
+    let mut placement = place(config, &Machine::here(), &allowed);
     if !config.cores.pin {
         (placement.node, placement.why) = (None, "threads are not kept on cores (cores.pin)".into());
     }

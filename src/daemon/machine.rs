@@ -45,6 +45,17 @@ impl Machine {
         Machine { root: "/".into() }
     }
 
+    #[cfg(test)]
+    /// One whose `/sys`, `/proc` and `/dev` stand below a directory.
+    pub fn below(root: impl Into<PathBuf>) -> Machine {
+        Machine { root: root.into() }
+    }
+
+    /// Where a path without its leading slash stands.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
     /// Orders the `allowed` cores for reactors.
     pub fn place(&self, allowed: &[usize], way: &Way<'_>) -> Placement {
         let nodes = self.nodes();
@@ -72,7 +83,7 @@ impl Machine {
     }
 
     /// Memory nodes that have cores.
-    fn nodes(&self) -> Vec<(usize, Vec<usize>)> {
+    pub(crate) fn nodes(&self) -> Vec<(usize, Vec<usize>)> {
         let number = |name: &str| name.strip_prefix("node")?.parse::<usize>().ok();
         let numbers = self.names("sys/devices/system/node").into_iter().filter_map(|name| number(&name));
         let nodes = numbers.map(|node| (node, self.list(&format!("sys/devices/system/node/node{node}/cpulist"))));
@@ -142,12 +153,12 @@ impl Machine {
         line.split_whitespace().last().map(str::to_owned)
     }
 
-    fn read(&self, path: &str) -> Option<String> {
+    pub(crate) fn read(&self, path: &str) -> Option<String> {
         std::fs::read_to_string(self.root.join(path)).ok()
     }
 
     /// A number that is not negative: the system says -1 for what it does not know.
-    fn number(&self, path: &str) -> Option<usize> {
+    pub(crate) fn number(&self, path: &str) -> Option<usize> {
         self.read(path)?.trim().parse().ok()
     }
 
@@ -156,7 +167,7 @@ impl Machine {
     }
 
     /// What is in a directory, in order.
-    fn names(&self, path: &str) -> Vec<String> {
+    pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.root.join(Path::new(path))) else { return Vec::new() };
         let mut names: Vec<String> =
             entries.map_while(Result::ok).filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -166,7 +177,7 @@ impl Machine {
 }
 
 /// The cores of a list such as `0-3,8`; `None` if it is none.
-fn cores(list: &str) -> Option<Vec<usize>> {
+pub(crate) fn cores(list: &str) -> Option<Vec<usize>> {
     let mut found = Vec::new();
     for part in list.trim().split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -11,17 +11,17 @@
 
 pub mod calibrate;
 pub mod config;
-mod cores;
+pub(crate) mod cores;
 mod door;
 pub mod exit;
-mod journal;
-mod machine;
+pub(crate) mod journal;
+pub(crate) mod machine;
 pub mod metrics;
 mod report;
 pub mod run;
 pub mod serve;
 pub mod settings;
-mod tokens;
+pub(crate) mod tokens;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use super::config::{Admission, Check, Config, PushWay, Rule, Stage as StageName};
-use super::cores::{claim_near, core_map, idle_of, placement};
+use super::cores::{claim_near, idle_of, placement, reactors as reactor_map};
 use super::door::{Door, Ways};
 use super::exit::Exit;
 use super::journal::{self, JournalError};
@@ -213,8 +213,7 @@ impl Daemon {
 
         let placement = placement(config);
         let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        // Two threads of one core are as good as two cores for waking up, not for arithmetic.
-        let map = core_map(config, placement.physical.min(available).max(available.min(3)));
+        let map = reactor_map(config, &placement, available);
         let idle = idle_of(config.cores.idle, map.len(), available);
         let mut reactors = map.iter().map(|_| Reactor::new(idle)).collect::<Result<Vec<_>, _>>()?;
         let pulses = reactors.iter().map(Reactor::pulse).collect();
@@ -393,11 +392,16 @@ fn ways(config: &Config, job: &Job, pipeline: &Pipeline, idle: pipeline::Idle) -
     }
 }
 
-/// Raises the limit on open descriptors to what this job can need, or says that it is too low.
-fn descriptors(workers: usize) {
+/// Descriptors that a job of so many workers can need.
+pub(crate) fn descriptors_needed(workers: usize) -> u64 {
     // Four per session (two of a socket, two of completion queues), a session that is being replaced, the strangers at the door,
     // and our own.
-    let needed = (8 * workers + Door::visitors(workers) + 64) as u64;
+    (8 * workers + Door::visitors(workers) + 64) as u64
+}
+
+/// Raises the limit on open descriptors to what this job can need, or says that it is too low.
+fn descriptors(workers: usize) {
+    let needed = descriptors_needed(workers);
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return;

@@ -1,4 +1,4 @@
-//! Two machines in, whether TCP connections between them work and what they carry out. Both ends are this program.
+//! Two machines in, whether connections between them work and what they carry out. Both ends are this program.
 //!
 //! ```text
 //!  asks   --- HELLO ------------------>  serves
@@ -7,18 +7,28 @@
 //!         --- bytes for a while, END ----->
 //!         <-- how many, and how long ------  there
 //!         <-- bytes for a while, END ------  back
+//!         <-- then the same by RDMA ------>  see [`verbs`]
 //! ```
 //!
-//! A block is a length (4 bytes, little endian) and so many bytes; a length of 0 ends. Nothing takes longer than it may.
+//! A block is a length (4 bytes, little endian) and so many bytes; a length of 0 ends. No end is waited for longer than it may take,
+//! however slowly its bytes come.
+
+mod verbs;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::transport::rdma::Options;
+
+use super::{Outcome, Status};
+pub use verbs::{NoWay, RdmaPath};
+
 /// What both ends say first: a name and a version.
-const HELLO: [u8; 8] = *b"solondr\x01";
+const HELLO: [u8; 8] = *b"solondr\x02";
 /// Round trips that are measured.
 const ECHOES: usize = 32;
 const ECHO_BYTES: usize = 32;
@@ -27,8 +37,12 @@ const BLOCK_BYTES: usize = 1 << 18;
 const STREAM: Duration = Duration::from_secs(1);
 /// How long the other end may be silent.
 const SILENCE: Duration = Duration::from_secs(5);
-/// The longest that a whole examination may take at the end that serves it.
-const WHOLE: Duration = Duration::from_secs(20);
+/// The longest that a whole examination may take.
+const WHOLE: Duration = Duration::from_secs(30);
+/// Machines that are served at the same time.
+const SERVED: usize = 4;
+/// The port that `--listen` takes and `--peer` asks if none is named.
+pub const PORT: u16 = 7450;
 
 /// What a connection between two machines is like.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -51,7 +65,7 @@ pub struct Path {
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
     /// The name has no address.
-    #[error("{address}: {error}; expected HOST:PORT, as the other machine's `solon doctor --listen` prints it")]
+    #[error("{address}: {error}; expected HOST or HOST:PORT, as the other machine's `solon doctor --listen` prints it")]
     Name {
         /// What was asked for.
         address: String,
@@ -61,6 +75,9 @@ pub enum PeerError {
     /// Somebody is there, and nobody listens.
     #[error("nobody listens at {0}: run `solon doctor --listen` there, and take the port that it prints")]
     Refused(SocketAddr),
+    /// It has no time, or went away at once.
+    #[error("{0} ended the connection at once: it serves others now, try again; or it is another program")]
+    Busy(SocketAddr),
     /// Nothing comes back.
     #[error(
         "no answer from {0} in {1:?}: packets are dropped on the way (a firewall on either machine or between them), or nobody \
@@ -100,39 +117,113 @@ pub enum PeerError {
     },
 }
 
-/// Examines the way to whoever serves at `address`.
+/// What is between two machines.
+#[derive(Debug, Serialize)]
+pub struct Way {
+    /// By TCP.
+    pub tcp: Path,
+    /// By RDMA, or why not.
+    pub rdma: Result<RdmaPath, NoWay>,
+}
+
+/// A connection on which nothing is waited for after a moment, or for long.
+struct Timed {
+    stream: TcpStream,
+    until: Instant,
+}
+
+impl Timed {
+    fn new(stream: TcpStream, until: Instant) -> io::Result<Timed> {
+        stream.set_nodelay(true)?;
+        Ok(Timed { stream, until })
+    }
+
+    /// So long from now, or until the end of the whole.
+    fn within(&self, time: Duration) -> Instant {
+        self.until.min(Instant::now() + time)
+    }
+
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now()).min(SILENCE);
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// How long what is tried goes on: shorter in tests.
+#[derive(Clone, Copy)]
+struct Times {
+    /// Bytes by TCP, each way.
+    stream: Duration,
+    whole: Duration,
+}
+
+const TIMES: Times = Times { stream: STREAM, whole: WHOLE };
+
+/// Examines the way to whoever serves at `address`, a host with or without a port ([`PORT`]). RDMA is tried as a worker of these
+/// options would.
 ///
 /// # Errors
 /// If it cannot be reached, is not what it should be, or stops in between.
-pub fn examine(address: &str) -> Result<Path, PeerError> {
-    examine_for(address, STREAM)
+pub fn examine(address: &str, options: &Options) -> Result<Way, PeerError> {
+    examine_for(address, options, TIMES)
 }
 
-fn examine_for(name: &str, each: Duration) -> Result<Path, PeerError> {
-    let named = |error| PeerError::Name { address: name.into(), error };
-    let mut addresses = name.to_socket_addrs().map_err(named)?;
-    let mut address =
-        addresses.next().ok_or_else(|| named(io::Error::new(ErrorKind::NotFound, "the name has no address")))?;
-    let mut started = Instant::now();
-    let mut connected = TcpStream::connect_timeout(&address, SILENCE);
-    // A name may have addresses of both kinds.
-    while connected.is_err()
-        && let Some(next) = addresses.next()
-    {
-        (address, started) = (next, Instant::now());
-        connected = TcpStream::connect_timeout(&address, SILENCE);
+/// The addresses of a host with or without a port.
+fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
+    let has_port = name.parse::<SocketAddr>().is_ok() || name.matches(':').count() == 1;
+    let addresses: Vec<SocketAddr> =
+        if has_port { name.to_socket_addrs()?.collect() } else { (name, PORT).to_socket_addrs()?.collect() };
+    if addresses.is_empty() {
+        return Err(io::Error::new(ErrorKind::NotFound, "the name has no address"));
     }
-    let mut stream = connected.map_err(|error| match error.kind() {
+    Ok(addresses)
+}
+
+fn examine_for(name: &str, options: &Options, times: Times) -> Result<Way, PeerError> {
+    let addresses = addresses(name).map_err(|error| PeerError::Name { address: name.into(), error })?;
+    // A name may have addresses of both kinds.
+    let mut tried = addresses.into_iter().map(|address| {
+        let started = Instant::now();
+        (address, started, TcpStream::connect_timeout(&address, SILENCE))
+    });
+    let first = tried.next().expect("a name without addresses is refused above");
+    let (address, started, connected) = match first {
+        (_, _, Err(_)) => tried.find(|(_, _, connected)| connected.is_ok()).unwrap_or(first),
+        first => first,
+    };
+    let stream = connected.map_err(|error| match error.kind() {
         ErrorKind::ConnectionRefused => PeerError::Refused(address),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => PeerError::Silent(address, SILENCE),
         _ => PeerError::Unreachable { address, error },
     })?;
     let connect_seconds = started.elapsed().as_secs_f64();
     let broken = |doing| move |error| PeerError::Broken { address, doing, error };
-    prepare(&stream).map_err(broken("its preparation"))?;
+    let mut stream = Timed::new(stream, Instant::now() + times.whole).map_err(broken("its preparation"))?;
     stream.write_all(&HELLO).map_err(broken("the greeting"))?;
     let mut hello = [0; HELLO.len()];
-    let read = read_as_much(&mut stream, &mut hello).map_err(broken("the greeting"))?;
+    let read = match read_as_much(&mut stream, &mut hello) {
+        Ok(0) => return Err(PeerError::Busy(address)),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(PeerError::Busy(address)),
+        read => read.map_err(broken("the greeting"))?,
+    };
     if hello != HELLO {
         return Err(PeerError::Stranger { address, found: hello[..read].to_vec() });
     }
@@ -144,29 +235,25 @@ fn examine_for(name: &str, each: Duration) -> Result<Path, PeerError> {
         *trip = started.elapsed().as_secs_f64();
     }
     trips.sort_unstable_by(f64::total_cmp);
-    send(&mut stream, each).map_err(broken("sending"))?;
+    send(&mut stream, times.stream).map_err(broken("sending"))?;
     let mut counted = [0; 16];
     stream.read_exact(&mut counted).map_err(broken("hearing what arrived"))?;
     let [bytes, nanoseconds] = [0, 8].map(|at| u64::from_le_bytes(*counted[at..].first_chunk().expect("8 bytes")));
     let there = rate(bytes, Duration::from_nanos(nanoseconds));
-    let (bytes, took) = receive(&mut stream, Instant::now() + WHOLE).map_err(broken("receiving"))?;
-    let here = stream.local_addr().map_err(broken("a look at this end"))?;
+    let (bytes, took) = receive(&mut stream).map_err(broken("receiving"))?;
+    let here = stream.stream.local_addr().map_err(broken("a look at this end"))?;
     let (round_trip_seconds, back) = (trips[ECHOES / 2], rate(bytes, took));
-    Ok(Path { here, peer: address, connect_seconds, round_trip_seconds, there, back })
+    let tcp = Path { here, peer: address, connect_seconds, round_trip_seconds, there, back };
+    let rdma = verbs::ask(&mut stream, options, times.stream / 2);
+    Ok(Way { tcp, rdma })
 }
 
 fn rate(bytes: u64, took: Duration) -> f64 {
     if took.is_zero() { 0.0 } else { bytes as f64 / took.as_secs_f64() }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    stream.set_write_timeout(Some(SILENCE))
-}
-
 /// Reads until the buffer is full or nothing comes any more.
-fn read_as_much(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_as_much(stream: &mut Timed, buffer: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match stream.read(&mut buffer[read..]) {
@@ -180,7 +267,7 @@ fn read_as_much(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> 
 }
 
 /// Sends blocks for so long.
-fn send(stream: &mut TcpStream, each: Duration) -> io::Result<()> {
+fn send(stream: &mut Timed, each: Duration) -> io::Result<()> {
     let mut block = vec![0; 4 + BLOCK_BYTES];
     block[..4].copy_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
     let started = Instant::now();
@@ -191,7 +278,7 @@ fn send(stream: &mut TcpStream, each: Duration) -> io::Result<()> {
 }
 
 /// Receives blocks until the end: how many bytes, and how long from the first one.
-fn receive(stream: &mut TcpStream, until: Instant) -> io::Result<(u64, Duration)> {
+fn receive(stream: &mut Timed) -> io::Result<(u64, Duration)> {
     let mut block = vec![0; BLOCK_BYTES];
     let (mut bytes, mut started) = (0, None);
     loop {
@@ -204,26 +291,47 @@ fn receive(stream: &mut TcpStream, until: Instant) -> io::Result<(u64, Duration)
             return Ok((bytes, now - since));
         }
         let block = block.get_mut(..length).ok_or(io::Error::new(ErrorKind::InvalidData, "a block is too long"))?;
-        if now >= until {
-            return Err(ErrorKind::TimedOut.into());
-        }
         stream.read_exact(block)?;
         bytes += length as u64;
     }
 }
 
-/// Serves one machine that examines the way to this one; who that was. Whoever says something else is sent away.
+/// Serves machines that examine the way to this one, a few at a time, and says of each who it was or what went wrong. Whoever says
+/// something else is sent away, as is everybody beyond a few.
 ///
 /// # Errors
-/// If nothing can be accepted, or the connection breaks.
-pub fn serve(listener: &TcpListener) -> io::Result<SocketAddr> {
-    serve_for(listener, STREAM)
+/// If nothing can be accepted any more.
+pub fn serve(
+    listener: &TcpListener,
+    options: &Options,
+    told: impl Fn(io::Result<SocketAddr>) + Send + Sync + 'static,
+) -> io::Result<()> {
+    serve_for(listener, options, TIMES, Arc::new(told))
 }
 
-fn serve_for(listener: &TcpListener, each: Duration) -> io::Result<SocketAddr> {
-    let (mut stream, peer) = listener.accept()?;
-    let until = Instant::now() + WHOLE;
-    prepare(&stream)?;
+type Told = Arc<dyn Fn(io::Result<SocketAddr>) + Send + Sync>;
+
+fn serve_for(listener: &TcpListener, options: &Options, times: Times, told: Told) -> io::Result<()> {
+    // One more reference than there are machines being served.
+    let served = Arc::new(());
+    loop {
+        let (stream, peer) = listener.accept()?;
+        if Arc::strong_count(&served) > SERVED {
+            told(Err(io::Error::other(format!("{peer} was sent away: {SERVED} others are being served"))));
+            continue;
+        }
+        let (one, told, options) = (served.clone(), told.clone(), options.clone());
+        let work = move || {
+            let done = serve_one(stream, peer, &options, times).map(|()| peer);
+            drop(one);
+            told(done);
+        };
+        std::thread::Builder::new().name("solon-doctor".into()).spawn(work)?;
+    }
+}
+
+fn serve_one(stream: TcpStream, peer: SocketAddr, options: &Options, times: Times) -> io::Result<()> {
+    let mut stream = Timed::new(stream, Instant::now() + times.whole)?;
     let mut hello = [0; HELLO.len()];
     read_as_much(&mut stream, &mut hello)?;
     if hello != HELLO {
@@ -238,74 +346,59 @@ fn serve_for(listener: &TcpListener, each: Duration) -> io::Result<SocketAddr> {
         stream.read_exact(&mut echo)?;
         stream.write_all(&echo)?;
     }
-    let (bytes, took) = receive(&mut stream, until)?;
+    let (bytes, took) = receive(&mut stream)?;
     let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
     stream.write_all([bytes, took].map(u64::to_le_bytes).as_flattened())?;
-    send(&mut stream, each)?;
-    Ok(peer)
+    send(&mut stream, times.stream)?;
+    verbs::answer(&mut stream, options, times.stream / 2)
+}
+
+fn gigabits(bytes: f64) -> String {
+    format!("{:.3} Gbit/s ({:.0} MB/s)", 8e-9 * bytes, 1e-6 * bytes)
+}
+
+/// What a way, or the lack of one, comes to: by TCP and by RDMA.
+pub fn outcomes(way: &Result<Way, PeerError>) -> [Outcome; 2] {
+    let way = match way {
+        Ok(way) => way,
+        Err(error) => {
+            let expected = "a connection";
+            let hint = "what is said above; then the other way round: --listen here, --peer there";
+            let tcp = Outcome::of(Status::Fail, error.to_string(), expected, hint);
+            return [tcp, Outcome::skip("the two ends agree on RDMA over TCP")];
+        }
+    };
+    let Path { here, peer, connect_seconds, round_trip_seconds, there, back } = &way.tcp;
+    let tcp = Outcome::pass(format!(
+        "{here} reaches {peer}\nconnected in {:.3} ms, round trip {:.3} ms\nthere {}, back {} (one connection: several may carry more)",
+        1e3 * connect_seconds,
+        1e3 * round_trip_seconds,
+        gigabits(*there),
+        gigabits(*back)
+    ));
+    let rdma = match &way.rdma {
+        Ok(RdmaPath { here, peer, mtu: [own, other], round_trip_seconds, there, back }) => {
+            let found = format!(
+                "{here} reaches {peer}, {} bytes per packet\n64 KiB there and back, compared: {:.3} ms\nSEND there {}, WRITE back {}",
+                own.min(other),
+                1e3 * round_trip_seconds,
+                gigabits(*there),
+                gigabits(*back)
+            );
+            let hint =
+                "MTU mismatch: the smaller one holds; raise that of the interface there if packets are to be larger";
+            match own == other {
+                true => Outcome::pass(found),
+                false => Outcome::of(Status::Note, format!("{found}\nMTU {own} here, {other} there"), "", hint),
+            }
+        }
+        Err(NoWay::Lacking(why)) => Outcome::of(Status::Note, format!("not tried: {why}"), "", ""),
+        Err(NoWay::Failed { error, hint }) => {
+            Outcome::of(Status::Fail, error.clone(), "the same as by TCP", hint.clone())
+        }
+    };
+    [tcp, rdma]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SHORT: Duration = Duration::from_millis(20);
-
-    fn listener() -> (TcpListener, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        (listener, address)
-    }
-
-    #[test]
-    fn two_ends_that_reach_each_other_know_how_fast() {
-        let (listener, address) = listener();
-        let serves = std::thread::spawn(move || serve_for(&listener, SHORT));
-        let path = examine_for(&address, SHORT).unwrap();
-        assert_eq!(serves.join().unwrap().unwrap(), path.here);
-        assert_eq!(path.peer.to_string(), address);
-        assert!(path.there > 0.0 && path.back > 0.0, "{path:?}");
-        assert!(path.round_trip_seconds > 0.0 && path.connect_seconds > 0.0);
-    }
-
-    #[test]
-    fn each_way_not_to_reach_somebody_is_named_with_what_to_do() {
-        let text = |address: &str| examine_for(address, SHORT).unwrap_err().to_string();
-        let (closed, address) = listener();
-        drop(closed);
-        assert!(text(&address).starts_with(&format!("nobody listens at {address}: run `solon doctor --listen`")));
-        assert!(text("127.0.0.1").contains("expected HOST:PORT"));
-
-        let (other, address) = listener();
-        let answers = std::thread::spawn(move || {
-            let (mut stream, _) = other.accept().unwrap();
-            stream.write_all(b"HTTP/1.1 400 Bad Request").unwrap();
-            let _ = stream.read(&mut [0; 8]);
-        });
-        assert!(text(&address).contains("is not this version of `solon doctor --listen`"));
-        answers.join().unwrap();
-
-        let (ends, address) = listener();
-        let answers = std::thread::spawn(move || {
-            let (mut stream, _) = ends.accept().unwrap();
-            stream.read_exact(&mut [0; 8]).unwrap();
-            stream.write_all(&HELLO).unwrap();
-        });
-        assert!(text(&address).contains("a round trip failed"));
-        answers.join().unwrap();
-    }
-
-    #[test]
-    fn who_serves_sends_strangers_away_and_takes_no_block_that_is_too_long() {
-        let (listener, address) = listener();
-        let serves = std::thread::spawn(move || [serve_for(&listener, SHORT), serve_for(&listener, SHORT)]);
-        TcpStream::connect(&address).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        let mut stream = TcpStream::connect(&address).unwrap();
-        stream.write_all(&HELLO).unwrap();
-        stream.write_all(&[0; ECHOES * ECHO_BYTES]).unwrap();
-        stream.write_all(&u32::MAX.to_le_bytes()).unwrap();
-        let [stranger, long] = serves.join().unwrap().map(|served| served.unwrap_err().to_string());
-        assert!(stranger.contains("is not `solon doctor --peer`"), "{stranger}");
-        assert_eq!(long, "a block is too long");
-    }
-}
+mod tests;

@@ -8,5 +8,6 @@ mod slab;
 pub(crate) mod sync;
 
 pub use bell::Bell;
+pub(crate) use pages::available_in;
 pub use pages::{ClaimError, HugePages, Pages, available};
 pub use slab::{SharedSlot, Slab, Slot};

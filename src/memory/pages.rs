@@ -275,7 +275,8 @@ pub fn available() -> Option<(usize, &'static str)> {
     available_in(Path::new("/"))
 }
 
-fn available_in(root: &Path) -> Option<(usize, &'static str)> {
+/// [`available`] of a machine whose `/sys` and `/proc` stand below `root`.
+pub(crate) fn available_in(root: &Path) -> Option<(usize, &'static str)> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
     let machine = kibibytes(read("proc/meminfo").unwrap_or_default().lines(), "MemAvailable:");
     // Lines such as `4:memory:/some/group`, or `0::/some/group` where there is one hierarchy for all.

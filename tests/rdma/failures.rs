@@ -106,7 +106,7 @@ impl LinkDown {
     }
 
     /// Up again, with the routes that the guest's init had made: those of an interface that goes down are gone.
-    fn mend(self) {
+    pub fn mend(self) {
         drop(self);
         wait_until("both ports are active", || {
             let state = |device| std::fs::read_to_string(format!("/sys/class/infiniband/{device}/ports/1/state"));

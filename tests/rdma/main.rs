@@ -20,6 +20,7 @@ use object::read::elf::{Dyn, FileHeader};
 mod guest {
     mod cluster;
     mod demo;
+    mod doctor;
     mod failures;
     mod hostile;
     mod limits;
@@ -110,6 +111,47 @@ fn without_rdma_libraries_solon_starts_and_runs() {
     let Some(output) = in_guest(&["-n", "-f", SOLON, "--", "sh", "-c", script]) else { return };
     println!("{output}");
     assert!(output.contains("Solon's run is the honest run up to rounding."), "{output}");
+}
+
+/// Puts `text` between `<!-- generated: name -->` and `<!-- end -->` of a page, as a block.
+fn write_block(page: &str, name: &str, text: &str) -> String {
+    let begin = format!("<!-- generated: {name} -->\n");
+    let (head, rest) = page.split_once(&begin).expect("the part begins");
+    let (_, tail) = rest.split_once("<!-- end -->").expect("the part ends");
+    format!("{head}{begin}\n```text\n{}\n```\n\n<!-- end -->{tail}", text.trim_end())
+}
+
+#[test]
+#[ignore = "writes docs/doctor.md"]
+fn the_pages_of_the_doctor() {
+    let here = Command::new(SOLON).arg("doctor").output().expect("solon starts");
+    let here = String::from_utf8(here.stdout).expect("UTF-8");
+    // Who built a kernel is nobody's business.
+    let numbers = |line: &str| match line.split_once("  Linux ") {
+        Some((head, release)) => format!("{head}  Linux {}", release.split('-').next().unwrap_or_default()),
+        None => line.to_owned(),
+    };
+    let here: Vec<String> = here.lines().map(numbers).collect();
+    let script = "solon doctor --listen 10.0.0.2 >/dev/null 2>&1 & \
+                  until (: >/dev/tcp/10.0.0.2/7450); do sleep 0.2; done 2>/dev/null; \
+                  solon doctor --peer 10.0.0.2 -- --job-dimension=25557032 --listen-address=10.0.0.1:7447 --listen-open";
+    let Some(guest) = in_guest(&["-f", SOLON, "--", "bash", "-c", script]) else { return };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md");
+    let page = std::fs::read_to_string(&path).expect("the page");
+    let page = write_block(&write_block(&page, "here", &here.join("\n")), "guest", &guest);
+    std::fs::write(&path, page).expect("it is written");
+}
+
+#[test]
+fn without_rdma_libraries_the_doctor_names_them() {
+    let script = "solon doctor --json";
+    let Some(output) = in_guest(&["-n", "-f", SOLON, "--", "sh", "-c", script]) else { return };
+    let report: serde_json::Value = serde_json::from_str(&output).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    let libraries = findings.iter().find(|finding| finding["check"] == "libraries").expect("the check");
+    let text = format!("{} {}", libraries["found"], libraries["hint"]);
+    assert_eq!(libraries["status"], "warn", "the kernel has devices: {text}");
+    assert!(text.contains("libibverbs.so.1 cannot be loaded") && text.contains("apt install libibverbs1"), "{text}");
 }
 
 /// The libraries without which the dynamic loader does not start this program.

@@ -7,7 +7,7 @@
 //! - [`device`]: the ports of this machine. - [`list`]: which of them may be used. - [`select`]: which one is.
 //! - [`options`]: what an operator decides about all this.
 //! - `fabric`, `attach`: the set-up on the daemon's and on the worker's side. - `link`: what the halves of a connection share.
-//! - `daemon`, `worker`: the halves. - [`immediate`]: what goes with a write. - `fake`: a provider in memory, for tests.
+//! - [`trial`]: a connection that only shows whether there can be one. - `daemon`, `worker`: the halves. - [`immediate`]: what goes with a write. - `fake`: a provider in memory, for tests.
 
 mod attach;
 mod daemon;
@@ -25,6 +25,7 @@ pub mod sabotage;
 pub mod select;
 #[cfg(test)]
 pub(super) mod tests;
+pub mod trial;
 pub mod verbs;
 mod worker;
 
