@@ -3,6 +3,8 @@
 //! Events and counters of the pipeline go in; a page of text comes out. The pipeline itself knows nothing of Prometheus: its counters are
 //! read when somebody asks.
 
+pub mod table;
+
 use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::config::Config;
