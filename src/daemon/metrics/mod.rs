@@ -1,37 +1,41 @@
 //! What the daemon counts, for Prometheus.
 //!
-//! Events and counters of the pipeline go in; a page of text comes out. The pipeline itself knows nothing of Prometheus: its counters are
-//! read when somebody asks.
+//! Nothing is counted here. The pipeline keeps relaxed counters and knows nothing of Prometheus; a scrape reads them, row by row of the
+//! table, and makes a page of text of them.
 
+mod series;
+mod sources;
 pub mod table;
 
-use prometheus::{IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::TextEncoder;
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
 
 use super::config::Config;
 use super::serve::Daemon;
-use crate::pipeline::Event;
+use series::Series;
+use sources::Sources;
 
 /// All metrics of one daemon.
 pub struct Metrics {
-    registry: Registry,
+    sources: Sources,
+    process: ProcessCollector,
 }
 
 impl Metrics {
     /// The metrics of a daemon that was started with this configuration.
-    pub fn new(_config: &Config, _daemon: &Daemon) -> Metrics {
-        let registry = Registry::new();
-        let build = Opts::new("solon_build_info", "The version of the daemon that runs; always 1.");
-        let build = IntGaugeVec::new(build, &["version"]).expect("the name and the label are valid");
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        registry.register(Box::new(build)).expect("it is registered once");
-        Metrics { registry }
+    pub fn new(config: &Config, daemon: &Daemon) -> Metrics {
+        Metrics { sources: Sources::new(config, daemon), process: ProcessCollector::for_self() }
     }
 
-    /// Counts what happened.
-    pub fn observe(&self, _event: &Event) {}
-
-    /// All of them, in the text format of Prometheus.
+    /// All of them, in the text format of Prometheus. Reads counters only: the reactors do not notice.
     pub fn text(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("metrics with valid names")
+        let ours = table::metrics().map(|metric| {
+            let mut series = Series::new(metric);
+            (metric.read)(&self.sources, &mut series);
+            series.family()
+        });
+        let families: Vec<_> = ours.chain(self.process.collect()).collect();
+        TextEncoder::new().encode_to_string(&families).expect("every metric has a name and a series")
     }
 }

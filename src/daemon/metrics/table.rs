@@ -4,6 +4,10 @@
 //! beside the standard `process_*` metrics. Labels are words of this table or indices that the configuration bounds: nothing that a peer
 //! sends becomes one.
 
+use super::series::Series;
+use super::sources::Sources;
+use crate::pipeline::{Counter, MARGINS, Measure, Pool, RATIOS, Ring, SECONDS, WorkerCount};
+
 /// A group of metrics, for the docs.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
@@ -30,6 +34,8 @@ pub struct Metric {
     pub help: &'static str,
     /// How to read it, and when it is empty or 0.
     pub doc: &'static str,
+    /// Where its numbers come from.
+    pub(super) read: fn(&Sources, &mut Series),
 }
 
 /// What kind of number a metric is.
@@ -67,15 +73,6 @@ pub enum Values {
     Fixed(&'static str),
 }
 
-/// Seconds, from a tenth of a millisecond to a minute.
-pub const SECONDS: &[f64] = &[
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
-/// Parts of the tolerance.
-pub const RATIOS: &[f64] = &[0.001, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0, 10.0, 1000.0];
-/// Numbers of workers.
-pub const MARGINS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0];
-
 const WORKER: Label = Label { name: "worker", values: Values::Workers };
 const GROUP: Label = Label { name: "group", values: Values::Groups };
 const REACTOR: Label = Label { name: "reactor", values: Values::Reactors };
@@ -102,6 +99,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "",
                 help: "The version of the daemon that runs.",
                 doc: "Always 1.",
+                read: |_, to| to.add(&[env!("CARGO_PKG_VERSION"), std::env::consts::ARCH], 1),
             },
             Metric {
                 name: "solon_ready",
@@ -110,6 +108,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "0 or 1",
                 help: "Whether workers can join and rounds can begin.",
                 doc: "0 from the signal to stop on. It says nothing about workers: see `solon_group_connected_workers`.",
+                read: |from, to| to.add(&[], u64::from(!from.board().stop_requested())),
             },
             Metric {
                 name: "solon_draining",
@@ -118,6 +117,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "0 or 1",
                 help: "Whether the daemon was asked to stop and lets the open round end.",
                 doc: "",
+                read: |from, to| to.add(&[], u64::from(from.board().stop_requested())),
             },
             Metric {
                 name: "solon_open_round",
@@ -127,6 +127,7 @@ pub const SECTIONS: &[Section] = &[
                 help: "Number of the round that is open.",
                 doc: "All before it are closed. With a journal it goes on where the last daemon stopped. One that stands still while workers \
                       are connected: they compute, or too few submit.",
+                read: |from, to| to.add(&[], from.board().closed()),
             },
         ],
     },
@@ -148,6 +149,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "",
                 help: "What the daemon serves.",
                 doc: "Always 1. `push` is `direct` also where `push.way` is `auto` and the job is none to relay.",
+                read: |from, to| to.add(&from.job_words(), 1),
             },
             Metric {
                 name: "solon_job_workers",
@@ -156,6 +158,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "workers",
                 help: "Workers of the job.",
                 doc: "",
+                read: |from, to| to.add(&[], from.parameters().workers()),
             },
             Metric {
                 name: "solon_job_groups",
@@ -164,6 +167,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "groups",
                 help: "Groups of workers.",
                 doc: "Workers / groups is r, the size of a group.",
+                read: |from, to| to.add(&[], from.parameters().groups()),
             },
             Metric {
                 name: "solon_job_adversaries",
@@ -172,6 +176,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "workers",
                 help: "Liars per group that the code corrects.",
                 doc: "",
+                read: |from, to| to.add(&[], from.parameters().adversaries()),
             },
             Metric {
                 name: "solon_job_stragglers",
@@ -180,6 +185,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "workers",
                 help: "Absent workers per group that the code makes up for, beside the liars.",
                 doc: "",
+                read: |from, to| to.add(&[], from.parameters().stragglers()),
             },
             Metric {
                 name: "solon_job_compression",
@@ -188,6 +194,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "",
                 help: "How many times shorter a worker's shards are than its gradient.",
                 doc: "",
+                read: |from, to| to.add(&[], from.parameters().compression()),
             },
             Metric {
                 name: "solon_job_needed_workers",
@@ -196,6 +203,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "workers",
                 help: "Workers of a group whose shards must agree before a round can be decoded.",
                 doc: "`job.compression` + `job.adversaries`. A group with fewer connected workers stops the job.",
+                read: |from, to| to.add(&[], from.parameters().agreement()),
             },
             Metric {
                 name: "solon_job_dimension",
@@ -204,6 +212,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "numbers",
                 help: "Length of the gradient.",
                 doc: "",
+                read: |from, to| to.add(&[], from.job.plan.layout.dimension()),
             },
             Metric {
                 name: "solon_job_chunks",
@@ -212,6 +221,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "chunks",
                 help: "Chunks per round.",
                 doc: "",
+                read: |from, to| to.add(&[], from.job.plan.layout.chunks()),
             },
             Metric {
                 name: "solon_job_window_rounds",
@@ -220,6 +230,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "rounds",
                 help: "Rounds that can be open at once.",
                 doc: "",
+                read: |from, to| to.add(&[], u64::from(from.job.plan.window)),
             },
             Metric {
                 name: "solon_job_deadline_seconds",
@@ -228,6 +239,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "seconds",
                 help: "Time that a round has.",
                 doc: "",
+                read: |from, to| to.add(&[], from.job.deadline()),
             },
             Metric {
                 name: "solon_job_linger_seconds",
@@ -236,6 +248,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "seconds",
                 help: "How long a word waits for more shards once enough have come to decide it.",
                 doc: "0: words are decided early, so the slowest workers of a group are absent or late in most rounds, and that is no fault.",
+                read: |from, to| to.add(&[], from.job.linger),
             },
             Metric {
                 name: "solon_job_tolerance_ratio",
@@ -244,6 +257,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "ratio",
                 help: "How far honest shards may be apart, relative to the gradient.",
                 doc: "`verify.tolerance`.",
+                read: |from, to| to.add(&[], from.job.plan.tolerance),
             },
         ],
     },
@@ -260,6 +274,11 @@ pub const SECTIONS: &[Section] = &[
                 doc: "All but `complete` are undecodable: nobody gets an update. `too_few`: workers of a group were absent at the deadline; \
                       `disagree`: more lie than the code corrects, or honest ones differ by more than the tolerance; `not_finite`: NaN or \
                       infinity in the gradients; `too_large`: the update does not fit `push.precision`.",
+                read: |from, to| {
+                    use Counter::{RoundsComplete, RoundsDisagree, RoundsNotFinite, RoundsTooFew, RoundsTooLarge};
+                    let outcomes = [RoundsComplete, RoundsTooFew, RoundsDisagree, RoundsNotFinite, RoundsTooLarge];
+                    to.each(outcomes.map(|outcome| from.count(outcome)));
+                },
             },
             Metric {
                 name: "solon_round_seconds",
@@ -268,6 +287,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "seconds",
                 help: "From the first shard of a round to its close.",
                 doc: "Undecodable rounds included: they last a deadline. A round of which no shard came is not counted.",
+                read: |from, to| to.distribution(&[], &from.measured(Measure::Round)),
             },
             Metric {
                 name: "solon_round_phase_seconds",
@@ -278,7 +298,13 @@ pub const SECTIONS: &[Section] = &[
                 doc: "`receive`: from its first shard to the last that came before its close; long: workers or network. `decode`: passes over \
                       the shards, which recover the sum and project what locating needs; `locate`: judging who agrees, with the second looks that a \
                       lie costs; both summed over all decoders, so they are work and no span. `push`: from the close until all of the update has left for \
-                      more than half of the connected workers, which for TCP is: the kernel has taken it. Only complete rounds are in `push`.",
+                      more than half of the connected workers, by TCP: the kernel has taken it; by RDMA: it has arrived; with the relay: the daemon's part of it. Only complete rounds are in `push`.",
+                read: |from, to| {
+                    let phases = [Measure::Receive, Measure::Locate, Measure::Decode, Measure::Push];
+                    for (word, phase) in to.words().iter().zip(phases) {
+                        to.distribution(&[word], &from.measured(phase));
+                    }
+                },
             },
             Metric {
                 name: "solon_round_collected_seconds",
@@ -287,6 +313,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "seconds",
                 help: "From a round's close until most workers say that they have its update.",
                 doc: "Only where updates can be relayed, else empty: workers say so only there.",
+                read: |from, to| to.distribution(&[], &from.measured(Measure::Collected)),
             },
             Metric {
                 name: "solon_round_residual_ratio",
@@ -296,6 +323,7 @@ pub const SECTIONS: &[Section] = &[
                 help: "Per round, the largest residual of shards that were believed.",
                 doc: "Honest workers' noise over the tolerance, between 0 and 1. What nears 1 becomes undecodable rounds and false names: raise \
                       `verify.tolerance`. Empty with `job.rule = \"mean\"`.",
+                read: |from, to| to.distribution(&[], &from.measured(Measure::Residual)),
             },
             Metric {
                 name: "solon_round_margin_workers",
@@ -303,8 +331,9 @@ pub const SECTIONS: &[Section] = &[
                 labels: &[],
                 unit: "workers",
                 help: "Per round, how many more workers of its weakest group could have failed.",
-                doc: "Arrived - named as liars - needed, in the group where that is least, at the close; counted as 0 where it is negative. With early decision (`rounds.linger_ms = \
+                doc: "Arrived (with a shard at least) - named as liars - needed, in the group where that is least, at the close; counted as 0 where it is negative. With early decision (`rounds.linger_ms = \
                       0`) a round closes before its slowest shards come, so small values are normal; then look at `solon_group_connected_workers`.",
+                read: |from, to| to.distribution(&[], &from.measured(Measure::Margin)),
             },
             Metric {
                 name: "solon_liars_named_total",
@@ -313,6 +342,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "names",
                 help: "Workers that reports of rounds name as liars.",
                 doc: "One per worker and round. `late`: of an earlier round, by a shard that the round had not waited for.",
+                read: |from, to| to.each([Counter::LiarsNamed, Counter::LiarsNamedLate].map(|it| from.count(it))),
             },
         ],
     },
@@ -327,6 +357,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "workers",
                 help: "Workers of a group that have a session.",
                 doc: "Less `solon_job_needed_workers` it is how many more may leave.",
+                read: |from, to| to.indexed(from.groups(), |group| from.board().connected(group).count()),
             },
             Metric {
                 name: "solon_group_margin_workers",
@@ -334,8 +365,9 @@ pub const SECTIONS: &[Section] = &[
                 labels: &[GROUP],
                 unit: "workers",
                 help: "How many more workers of a group could have failed in the last closed round.",
-                doc: "Arrived - named as liars - needed; negative in a group that made its round undecodable. 0 before the first round. See \
+                doc: "Arrived (with a shard at least) - named as liars - needed; negative in a group that made its round undecodable. 0 before the first round. See \
                       `solon_round_margin_workers` for early decision.",
+                read: |from, to| to.indexed(from.groups(), |group| from.board().measured().margin(group)),
             },
             Metric {
                 name: "solon_group_noise_ratio",
@@ -345,6 +377,7 @@ pub const SECTIONS: &[Section] = &[
                 help: "How far apart 99 % of a group's words were at most since the start.",
                 doc: "Shards of liars are in it. Rounded up, by a quarter at most. One group far above the others: its workers compute different gradients \
                       (seeds, data, kernels). 0 before its first word.",
+                read: |from, to| to.indexed(from.groups(), |group| from.noise(group)),
             },
         ],
     },
@@ -359,6 +392,12 @@ pub const SECTIONS: &[Section] = &[
                 unit: "",
                 help: "Which group a worker belongs to.",
                 doc: "Always 1; join on it: `solon_worker_connected * on (worker) group_left (group) solon_worker_info`.",
+                read: |from, to| {
+                    for worker in from.workers() {
+                        let group = from.parameters().place(worker).group;
+                        to.add(&[&worker.to_string(), &group.to_string()], 1);
+                    }
+                },
             },
             Metric {
                 name: "solon_worker_connected",
@@ -367,6 +406,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "0 or 1",
                 help: "Whether a worker has a session.",
                 doc: "",
+                read: |from, to| to.indexed(from.workers(), |worker| from.connected(worker)),
             },
             Metric {
                 name: "solon_worker_last_seen_timestamp_seconds",
@@ -375,6 +415,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "Unix time",
                 help: "When a frame of a worker came last.",
                 doc: "0: never since the start.",
+                read: |from, to| to.indexed(from.workers(), |worker| from.last_seen(worker)),
             },
             Metric {
                 name: "solon_worker_shards_accepted_total",
@@ -383,6 +424,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "shards",
                 help: "Shards of a worker whose checks passed.",
                 doc: "Whether they were true is judged later. An honest worker has `solon_job_chunks` per round.",
+                read: |from, to| to.indexed(from.workers(), |worker| from.of_worker(WorkerCount::Accepted, worker)),
             },
             Metric {
                 name: "solon_worker_lies_total",
@@ -391,6 +433,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "shards",
                 help: "Shards of a worker that were proved wrong.",
                 doc: "0 for a healthy worker. Once: note it; again: drain the node, test its GPU and memory.",
+                read: |from, to| to.indexed(from.workers(), |worker| from.of_worker(WorkerCount::Lies, worker)),
             },
             Metric {
                 name: "solon_worker_named_rounds_total",
@@ -399,6 +442,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "rounds",
                 help: "Rounds whose report names a worker as a liar.",
                 doc: "",
+                read: |from, to| to.indexed(from.workers(), |worker| from.of_worker(WorkerCount::Named, worker)),
             },
             Metric {
                 name: "solon_worker_absent_rounds_total",
@@ -407,6 +451,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "rounds",
                 help: "Closed rounds of which no shard of a worker had come.",
                 doc: "With early decision a slow worker is absent often, and that is no fault.",
+                read: |from, to| to.indexed(from.workers(), |worker| from.of_worker(WorkerCount::Absent, worker)),
             },
             Metric {
                 name: "solon_worker_late_rounds_total",
@@ -415,6 +460,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "rounds",
                 help: "Closed rounds of which only a part of a worker's shards had come.",
                 doc: "As `solon_worker_absent_rounds_total`.",
+                read: |from, to| to.indexed(from.workers(), |worker| from.of_worker(WorkerCount::Late, worker)),
             },
         ],
     },
@@ -430,6 +476,10 @@ pub const SECTIONS: &[Section] = &[
                 help: "Words that were decided, by what was found.",
                 doc: "`liars`: somebody is named; `suspects`: a shard disagrees, but that it is a lie is not proved. For a chunk's words that disagree \
                       until more shards come see `solon_words_disputed_total`.",
+                read: |from, to| {
+                    let verdicts = [Counter::WordsClean, Counter::WordsSuspect, Counter::WordsLied];
+                    to.each(verdicts.map(|verdict| from.count(verdict)));
+                },
             },
             Metric {
                 name: "solon_words_disputed_total",
@@ -438,6 +488,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "times",
                 help: "How often a word needed more shards than had come.",
                 doc: "Lies cost time here: the round waits for shards that it could have done without.",
+                read: |from, to| to.add(&[], from.count(Counter::WordsDisputed)),
             },
             Metric {
                 name: "solon_chunks_decoded_total",
@@ -446,6 +497,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "chunks",
                 help: "Chunks of updates that were decoded.",
                 doc: "`solon_job_chunks` per complete round.",
+                read: |from, to| to.add(&[], from.count(Counter::ChunksDecoded)),
             },
             Metric {
                 name: "solon_chunks_repeated_total",
@@ -454,6 +506,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "chunks",
                 help: "Chunks that were recovered twice, since other workers agree than in the chunk before.",
                 doc: "",
+                read: |from, to| to.add(&[], from.count(Counter::ChunksRepeated)),
             },
             Metric {
                 name: "solon_shards_accepted_total",
@@ -462,6 +515,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "shards",
                 help: "Shards whose checks passed.",
                 doc: "",
+                read: |from, to| to.add(&[], from.count(Counter::ShardsAccepted)),
             },
             Metric {
                 name: "solon_shards_late_total",
@@ -470,6 +524,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "shards",
                 help: "Accepted shards that came after their word was decided.",
                 doc: "They are still checked: a lie is named in a later report. Early decision makes many of them.",
+                read: |from, to| to.add(&[], from.count(Counter::ShardsLate)),
             },
             Metric {
                 name: "solon_lies_total",
@@ -478,6 +533,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "shards",
                 help: "Shards that were proved wrong.",
                 doc: "The sum of `solon_worker_lies_total`.",
+                read: |from, to| to.add(&[], from.count(Counter::Lies)),
             },
             Metric {
                 name: "solon_suspects_total",
@@ -486,6 +542,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "shards",
                 help: "Shards that do not agree and are not proved to be lies.",
                 doc: "Nobody is named for these. Many: the tolerance is close to the noise.",
+                read: |from, to| to.add(&[], from.count(Counter::Suspects)),
             },
         ],
     },
@@ -500,6 +557,15 @@ pub const SECTIONS: &[Section] = &[
                 unit: "bytes",
                 help: "Bytes of frames, headers included, by direction and transport.",
                 doc: "Received: shards. Sent: everything. What a session with RDMA says by its TCP connection counts as RDMA.",
+                read: |from, to| {
+                    use Counter::{BytesReceived, BytesSent, RdmaBytesReceived, RdmaBytesSent};
+                    for (direction, tcp, rdma) in
+                        [("received", BytesReceived, RdmaBytesReceived), ("sent", BytesSent, RdmaBytesSent)]
+                    {
+                        to.add(&[direction, "tcp"], from.count(tcp));
+                        to.add(&[direction, "rdma"], from.count(rdma));
+                    }
+                },
             },
             Metric {
                 name: "solon_frames_refused_total",
@@ -526,6 +592,11 @@ pub const SECTIONS: &[Section] = &[
                 help: "Frames that were not used, by reason.",
                 doc: "`corrupt` (checksum), `stale` (nothing is left to check it against) and `duplicate` are dropped, and the session goes on. All others break the \
                       protocol and end their session: is it the same version of solon? Else treat it as a lie.",
+                read: |from, to| {
+                    let dropped = [Counter::ShardsCorrupt, Counter::ShardsStale, Counter::ShardsDuplicate];
+                    let dropped = dropped.into_iter().map(|reason| from.count(reason));
+                    to.each(dropped.chain(from.board().violations()));
+                },
             },
             Metric {
                 name: "solon_connections_refused_total",
@@ -546,6 +617,9 @@ pub const SECTIONS: &[Section] = &[
                 unit: "connections",
                 help: "Connections that were turned away at the handshake, by reason.",
                 doc: "See [refusals](protocol.md#refusals). `too_many`: more per second, or at once, than `listen.connections_per_second` and the door allow.",
+                read: |from, to| {
+                    to.each(from.board().refusals().into_iter().chain([from.count(Counter::ConnectionsTooMany)]));
+                },
             },
             Metric {
                 name: "solon_sessions_total",
@@ -554,6 +628,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "sessions",
                 help: "Sessions of workers that began, by transport.",
                 doc: "Much more than `solon_job_workers`: workers come and go.",
+                read: |from, to| to.each([Counter::TcpSessions, Counter::RdmaSessions].map(|it| from.count(it))),
             },
             Metric {
                 name: "solon_sessions_ended_total",
@@ -562,6 +637,11 @@ pub const SECTIONS: &[Section] = &[
                 unit: "sessions",
                 help: "Sessions that ended, by how the daemon saw it.",
                 doc: "`closed`: by the worker, by a newer session of it, or by the daemon that had said why before (`solon_sessions_not_reading_total`).",
+                read: |from, to| {
+                    use Counter::{SessionsBroken, SessionsClosed, SessionsLostRdma, SessionsViolating};
+                    let reasons = [SessionsClosed, SessionsBroken, SessionsViolating, SessionsLostRdma];
+                    to.each(reasons.map(|reason| from.count(reason)));
+                },
             },
             Metric {
                 name: "solon_sessions_not_reading_total",
@@ -570,6 +650,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "sessions",
                 help: "Sessions that were ended because their worker did not take its updates.",
                 doc: "",
+                read: |from, to| to.add(&[], from.count(Counter::NotReading)),
             },
             Metric {
                 name: "solon_system_calls_total",
@@ -578,6 +659,10 @@ pub const SECTIONS: &[Section] = &[
                 unit: "calls",
                 help: "System calls of the data path, by kind.",
                 doc: "`wake`: one thread of the daemon wakes another.",
+                read: |from, to| {
+                    let calls = [Counter::ReadCalls, Counter::WriteCalls, Counter::PollCalls];
+                    to.each(calls.into_iter().map(|call| from.count(call)).chain([from.wakes()]));
+                },
             },
         ],
     },
@@ -592,6 +677,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "slots",
                 help: "Slots in use, by pool.",
                 doc: "`shards`: those waiting for a frame (credits) and those holding one. `updates` full for long: a worker does not read; raise `memory.updates`.",
+                read: |from, to| to.each(Pool::ALL.map(|pool| from.stock().slots(pool).used)),
             },
             Metric {
                 name: "solon_slots_capacity",
@@ -600,6 +686,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "slots",
                 help: "Slots there are, by pool.",
                 doc: "",
+                read: |from, to| to.each(Pool::ALL.map(|pool| from.stock().slots(pool).capacity)),
             },
             Metric {
                 name: "solon_credits",
@@ -608,6 +695,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "shards",
                 help: "Shards that the connected workers may send now.",
                 doc: "The slots that wait for a frame.",
+                read: |from, to| to.add(&[], from.board().measured().credits()),
             },
             Metric {
                 name: "solon_credits_capacity",
@@ -616,6 +704,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "shards",
                 help: "Shards that all workers may send at most before one is decided.",
                 doc: "Workers x `memory.credits`.",
+                read: |from, to| to.add(&[], from.stock().slots(Pool::Shards).capacity),
             },
             Metric {
                 name: "solon_ring_messages",
@@ -625,6 +714,7 @@ pub const SECTIONS: &[Section] = &[
                 help: "Messages waiting in a ring between two stages, or to the log.",
                 doc: "`inbound`, `outbound`: sessions that begin; `shards`: to the assembler; `words`: to the decoders, all lanes together; `updates`: to the pusher; \
                       `heard`: what workers say of relayed chunks; `events`: to the log. A ring that is never empty points at the stage that reads it.",
+                read: |from, to| to.each(Ring::ALL.map(|ring| from.stock().ring(ring).used)),
             },
             Metric {
                 name: "solon_ring_capacity",
@@ -633,6 +723,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "messages",
                 help: "Messages that a ring has room for.",
                 doc: "",
+                read: |from, to| to.each(Ring::ALL.map(|ring| from.stock().ring(ring).capacity)),
             },
             Metric {
                 name: "solon_events_lost_total",
@@ -641,6 +732,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "events",
                 help: "Events that the log missed because they came too fast.",
                 doc: "No metric here depends on events.",
+                read: |from, to| to.add(&[], from.count(Counter::EventsLost)),
             },
             Metric {
                 name: "solon_journal_errors_total",
@@ -649,6 +741,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "errors",
                 help: "How often the journal could not be written.",
                 doc: "After a restart rounds would be counted from an older one: mend the disk before.",
+                read: |from, to| to.add(&[], from.count(Counter::JournalErrors)),
             },
         ],
     },
@@ -663,6 +756,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "0 or 1",
                 help: "Whether updates go out by the relay now.",
                 doc: "With `push.way = \"auto\"` it changes as measured.",
+                read: |from, to| to.add(&[], u64::from(from.board().relayed())),
             },
             Metric {
                 name: "solon_relay_way_changes_total",
@@ -671,6 +765,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "changes",
                 help: "How often updates were given another way because it was faster.",
                 doc: "",
+                read: |from, to| to.add(&[], from.count(Counter::WayChanges)),
             },
             Metric {
                 name: "solon_relay_workers",
@@ -679,6 +774,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "workers",
                 help: "Connected workers that pass updates on.",
                 doc: "",
+                read: |from, to| to.add(&[], from.board().relay_workers()),
             },
             Metric {
                 name: "solon_update_bytes_total",
@@ -687,6 +783,9 @@ pub const SECTIONS: &[Section] = &[
                 unit: "bytes",
                 help: "Bytes of update chunks, by who sent them.",
                 doc: "`workers`: passed on to each other, by the word of those who got them. `daemon`: queued for workers, carriers and repairs included.",
+                read: |from, to| {
+                    to.each([Counter::UpdateBytesSent, Counter::UpdateBytesCarried].map(|by| from.count(by)));
+                },
             },
             Metric {
                 name: "solon_announce_bytes_total",
@@ -695,6 +794,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "bytes",
                 help: "Bytes by which workers were told what is carried by whom.",
                 doc: "",
+                read: |from, to| to.add(&[], from.count(Counter::AnnounceBytes)),
             },
             Metric {
                 name: "solon_repairs_total",
@@ -703,6 +803,10 @@ pub const SECTIONS: &[Section] = &[
                 unit: "chunks",
                 help: "Chunks that the daemon sent itself after all, by why.",
                 doc: "`late`: the carrier was late or gone; `wrong`: what it brought was wrong; `unasked`: nobody said for too long whether it had come.",
+                read: |from, to| {
+                    let reasons = [Counter::RepairsLate, Counter::RepairsWrong, Counter::RepairsUnasked];
+                    to.each(reasons.map(|reason| from.count(reason)));
+                },
             },
             Metric {
                 name: "solon_bad_carriers_total",
@@ -711,6 +815,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "times",
                 help: "How often a worker was found to pass updates on late or wrong.",
                 doc: "",
+                read: |from, to| to.add(&[], from.count(Counter::BadCarriers)),
             },
             Metric {
                 name: "solon_links_missing_total",
@@ -719,6 +824,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "links",
                 help: "How often a worker said that it does not reach another one.",
                 doc: "`solon doctor --peer` between the two says why.",
+                read: |from, to| to.add(&[], from.count(Counter::LinksMissing)),
             },
             Metric {
                 name: "solon_digest_mismatches_total",
@@ -727,6 +833,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "updates",
                 help: "Updates that a worker has otherwise than they were pushed.",
                 doc: "More than 0: its model is another one. Restore it.",
+                read: |from, to| to.add(&[], from.count(Counter::DigestMismatches)),
             },
         ],
     },
@@ -744,6 +851,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "completions",
                 help: "Completions of the daemon's RDMA connections, by status.",
                 doc: "`flushed` comes with every connection that ends. `retry_exceeded`: the peer does not answer (link, switch, firewall).",
+                read: |from, to| to.each(from.completions()),
             },
             Metric {
                 name: "solon_rdma_fallbacks_total",
@@ -752,6 +860,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "sessions",
                 help: "Sessions that went on by TCP after their RDMA connection ended.",
                 doc: "Nothing is lost; look at the link.",
+                read: |from, to| to.add(&[], from.count(Counter::RdmaFallbacks)),
             },
             Metric {
                 name: "solon_rdma_refused_total",
@@ -760,6 +869,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "sessions",
                 help: "Sessions whose worker asked for RDMA and that began by TCP.",
                 doc: "The log says why.",
+                read: |from, to| to.add(&[], from.count(Counter::RdmaRefused)),
             },
             Metric {
                 name: "solon_rdma_regions",
@@ -768,6 +878,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "regions",
                 help: "Regions of memory registered with RDMA devices.",
                 doc: "",
+                read: |from, to| to.add(&[], from.count(Counter::RdmaRegions)),
             },
         ],
     },
@@ -780,12 +891,13 @@ pub const SECTIONS: &[Section] = &[
                 kind: Kind::Gauge,
                 labels: &[
                     REACTOR,
-                    fixed("core", "the core it is pinned to, or `none`"),
+                    fixed("core", "the core it is to be pinned to, or `none`"),
                     fixed("stages", "names of its stages, with `+` between them"),
                 ],
                 unit: "",
                 help: "Where a reactor runs, and what it does.",
                 doc: "Always 1.",
+                read: |from, to| from.reactors().for_each(|labels| to.add(&labels.each_ref().map(String::as_str), 1)),
             },
             Metric {
                 name: "solon_reactor_busy_seconds_total",
@@ -795,6 +907,7 @@ pub const SECTIONS: &[Section] = &[
                 help: "Time for which a reactor had something to do.",
                 doc: "`rate(solon_reactor_busy_seconds_total[1m])` is how busy its core is, from 0 to 1: the one nearest to 1 limits the job. Wall-clock time of steps that \
                       did something: what another process took from the core meanwhile is in it.",
+                read: |from, to| to.indexed(0..from.pulses.len(), |at| from.pulses[at].busy()),
             },
             Metric {
                 name: "solon_reactor_turns_total",
@@ -803,6 +916,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "turns",
                 help: "How often a reactor has looked at its stages.",
                 doc: "It rises every second, or the reactor hangs.",
+                read: |from, to| to.indexed(0..from.pulses.len(), |at| from.pulses[at].turns()),
             },
             Metric {
                 name: "solon_stage_busy_seconds_total",
@@ -811,6 +925,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "seconds",
                 help: "Time for which each stage was busy, on all its cores together.",
                 doc: "",
+                read: |from, to| to.each(from.board().busy_times()),
             },
         ],
     },
