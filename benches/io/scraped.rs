@@ -26,8 +26,8 @@ fn scrape(metrics: &Metrics, every: Duration, over: &AtomicBool) {
 pub fn experiment(effort: Effort) {
     let variants = [("never scraped", None), ("every second", Some(1000)), ("100 times a second", Some(10))];
     for (name, [groups, adversaries, compression, dimension], workers, rounds) in [
-        ("P=15 r=5 r_c=1, d=1024", ["3", "2", "1", "1024"], 15, 20_000),
-        ("P=45 r=15 r_c=5, d=1e6", ["3", "5", "5", "1000000"], 45, 120),
+        ("P=15 r=5 r_c=1, d=1024", ["3", "2", "1", "1024"], 15, 4000),
+        ("P=45 r=15 r_c=5, d=1e6", ["3", "5", "5", "1000000"], 45, 30),
     ] {
         let flags = ["--job-groups", groups, "--job-adversaries", adversaries, "--job-compression", compression];
         let more = ["--job-dimension", dimension, "--job-scale", "0.3333333", "--listen-address", "127.0.0.1:0"];
