@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use solon::code::{Family, Form, Layout, Parameters, Precision};
 use solon::daemon::config::{Request, load, settings_markdown};
 use solon::daemon::exit::exit_codes_markdown;
+use solon::daemon::metrics::table::metrics_markdown;
 use solon::daemon::serve::job_of;
 use solon::doctor::{CHECKS, PEER_CHECKS, checks_markdown};
 use solon::pipeline::Limits;
@@ -53,9 +54,10 @@ fn generated(file: &str, name: &str, text: &str) {
 }
 
 #[test]
-fn operations_has_the_settings_exit_codes_and_memory_of_the_code() {
+fn operations_has_the_settings_exit_codes_metrics_and_memory_of_the_code() {
     generated("operations.md", "settings", &settings_markdown());
     generated("operations.md", "exit codes", &exit_codes_markdown());
+    generated("operations.md", "metrics", &metrics_markdown());
     generated("operations.md", "memory", &memory_markdown());
 }
 

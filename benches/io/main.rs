@@ -5,10 +5,12 @@
 //! cargo bench --bench io -- receive                   epoll and read against io_uring; sizes of reads and of socket buffers
 //! cargo bench --bench io -- rounds [A B ...]          whole rounds by several builds of solond, with their system calls
 //! cargo bench --bench io -- idle                      tiny rounds by what a core does while it has nothing to do
+//! cargo bench --bench io -- scraped                   rounds while somebody scrapes the metrics, and while nobody does
 //! ```
 
 mod receive;
 mod rounds;
+mod scraped;
 
 use std::process::ExitCode;
 
@@ -54,10 +56,12 @@ fn main() -> ExitCode {
         ["receive"] => receive::experiment(effort),
         ["rounds", ref builds @ ..] => rounds::builds(effort, builds),
         ["idle"] => rounds::idle(effort),
+        ["scraped"] => scraped::experiment(effort),
         _ => {
             receive::experiment(effort);
             rounds::builds(effort, &[]);
             rounds::idle(effort);
+            scraped::experiment(effort);
         }
     }
     ExitCode::SUCCESS

@@ -198,7 +198,7 @@ impl Door {
             self.expire(now);
         }
         for visitor in self.visitors.iter_mut().filter_map(Option::take) {
-            refuse(&visitor.stream, Refusal::Stopping);
+            self.usher.refuse(&visitor.stream, Refusal::Stopping);
         }
         Ok(())
     }
@@ -224,6 +224,7 @@ impl Door {
     fn greet(&mut self, stream: TcpStream, now: Instant) {
         let place = self.visitors.iter().position(Option::is_none);
         let (Some(place), true) = (place, self.bucket.take(now)) else {
+            self.usher.handle.board.count(Counter::ConnectionsTooMany, 1);
             // A reset costs us nothing further; the peer sees at once that it was turned away.
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             return;
@@ -288,7 +289,7 @@ impl Door {
         if self.refusals.take(now) {
             tracing::warn!(%refusal, "a connection was refused");
         }
-        refuse(stream, refusal);
+        self.usher.refuse(stream, refusal);
     }
 
     /// The peer is who it says. Tells it the plan; offers RDMA if it asked for that, and admits it otherwise.
@@ -297,7 +298,7 @@ impl Door {
         let since = self.joined[worker as usize].map(|joined| now.saturating_duration_since(joined));
         if let Some(since) = since.filter(|since| *since < BETWEEN_JOINS) {
             let wait_ms = (BETWEEN_JOINS - since).as_millis() as u64 + 1;
-            refuse(&visitor.stream, Refusal::TooSoon { found: u64::from(worker), wait_ms });
+            self.usher.refuse(&visitor.stream, Refusal::TooSoon { found: u64::from(worker), wait_ms });
             return;
         }
         let asks = hello.transports & TRANSPORT_RDMA != 0;
@@ -374,7 +375,7 @@ impl Door {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(worker, %error, "a worker's answer to the offer of RDMA was refused");
-                refuse(&visitor.stream, Refusal::Unreadable);
+                self.usher.refuse(&visitor.stream, Refusal::Unreadable);
                 return;
             }
         };
@@ -390,7 +391,8 @@ impl Door {
         // one identity has one such thread.
         let busy = self.connecting[worker as usize].clone();
         if busy.swap(true, Ordering::AcqRel) {
-            refuse(&stream, Refusal::TooSoon { found: u64::from(worker), wait_ms: BETWEEN_JOINS.as_millis() as u64 });
+            let wait_ms = BETWEEN_JOINS.as_millis() as u64;
+            self.usher.refuse(&stream, Refusal::TooSoon { found: u64::from(worker), wait_ms });
             return;
         }
         let (usher, busy) = (self.usher.clone(), Busy(busy));
@@ -484,7 +486,7 @@ impl Usher {
     /// It could not be RDMA after all.
     fn by_tcp_after_all(&self, stream: TcpStream, worker: u32, session: u64, why: LinkFailure) {
         if self.transport == Transport::Rdma {
-            refuse(&stream, Refusal::RdmaOnly { found: u64::from(worker) });
+            self.refuse(&stream, Refusal::RdmaOnly { found: u64::from(worker) });
             return;
         }
         // Fails only if the connection is broken, which the pipeline will see.
@@ -512,6 +514,7 @@ impl Usher {
         }
         match self.control(stream) {
             Ok(connection) => {
+                self.handle.board.count(Counter::TcpSessions, 1);
                 tracing::info!(worker, transport = "tcp", "worker admitted");
                 self.admit(worker, session, connection);
             }
@@ -524,12 +527,13 @@ impl Usher {
             tracing::error!(worker, "too many workers join at once: this one must try again");
         }
     }
-}
 
-fn refuse(stream: &TcpStream, refusal: Refusal) {
-    // Who does not take the refusal sees the connection end.
-    let mut stream = stream;
-    let _ = stream.write_all(&refusal_frame(refusal));
+    fn refuse(&self, stream: &TcpStream, refusal: Refusal) {
+        self.handle.board.refused(refusal);
+        // Who does not take the refusal sees the connection end.
+        let mut stream = stream;
+        let _ = stream.write_all(&refusal_frame(refusal));
+    }
 }
 
 #[cfg(test)]

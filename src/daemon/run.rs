@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::config::Config;
-use super::metrics::Metrics;
 use super::report::Reporter;
 use super::serve::{Daemon, ServeError, relay_of};
 use crate::code::locates_surely;
@@ -21,12 +20,18 @@ fn system_calls(handle: &Handle) -> [u64; 4] {
     [reads, writes, polls, handle.bells().iter().map(|bell| bell.wakes()).sum()]
 }
 
+/// Bytes received and sent, by whatever transport.
+fn bytes(handle: &Handle) -> [u64; 2] {
+    use pipeline::Counter::{BytesReceived, BytesSent, RdmaBytesReceived, RdmaBytesSent};
+    [[BytesReceived, RdmaBytesReceived], [BytesSent, RdmaBytesSent]]
+        .map(|both| both.into_iter().map(|counter| handle.board.counted(counter)).sum())
+}
+
 /// What the kernel was asked for over the life of the daemon: where a round is slow, whether it is because of that.
 fn report_calls(handle: &Handle) {
-    use pipeline::Counter::{BytesReceived, BytesSent};
     let calls = system_calls(handle);
     let [reads, writes, polls, wakes] = calls;
-    let (received, sent) = (handle.board.counted(BytesReceived), handle.board.counted(BytesSent));
+    let [received, sent] = bytes(handle);
     let mib = (received + sent) as f64 / f64::from(1 << 20);
     let per_mib = if mib > 0.0 { calls.iter().sum::<u64>() as f64 / mib } else { 0.0 };
     tracing::info!(reads, writes, polls, wakes, received, sent, per_mib, "system calls");
@@ -58,8 +63,8 @@ fn say_counters(handle: &Handle) {
     let [receive, assemble, decode, push] = board.busy_times().map(|time| time.as_micros() as u64);
     tracing::info!(
         rounds = board.counted(pipeline::Counter::RoundsComplete),
-        bytes_received = board.counted(pipeline::Counter::BytesReceived),
-        bytes_sent = board.counted(pipeline::Counter::BytesSent),
+        bytes_received = bytes(handle)[0],
+        bytes_sent = bytes(handle)[1],
         system_calls = system_calls(handle).iter().sum::<u64>(),
         receive_us = receive,
         assemble_us = assemble,
@@ -91,7 +96,6 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
     let asked = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone()).map_err(ServeError::System)?;
     let mut daemon = Daemon::start(config)?;
-    let metrics = Metrics::new(config, &daemon);
     let plan = &daemon.job().plan;
     tracing::info!(
         address = %daemon.address(),
@@ -121,7 +125,6 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
         let now = Instant::now();
         while let Some(event) = daemon.handle().events.pop() {
             reporter.write(&event, now);
-            metrics.observe(&event);
         }
         let board = &daemon.handle().board;
         let lost = board.counted(pipeline::Counter::EventsLost);

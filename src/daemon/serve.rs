@@ -20,7 +20,7 @@ use crate::memory::ClaimError;
 use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Pulse, Reactor, ReactorError, Slabs, Stage};
 use crate::transport::Transport;
 use crate::transport::rdma::ffi::Api;
-use crate::transport::rdma::{Fabric, LinkFailure, Needs, NoRdma};
+use crate::transport::rdma::{Completions, Fabric, LinkFailure, Needs, NoRdma};
 use crate::wire::{self, Credential, Identity, Plan, RELAY_WORKERS_MAX};
 
 /// Why the daemon cannot serve.
@@ -169,6 +169,15 @@ pub fn relay_of(config: &Config) -> Result<pipeline::Relay, String> {
     Err(why)
 }
 
+/// Where a reactor runs, and what it does.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// The core that it is to be pinned to.
+    pub core: Option<usize>,
+    /// Its stages.
+    pub stages: Vec<StageName>,
+}
+
 /// A daemon that listens and serves; ends when it is dropped or [`Daemon::stop`] is called.
 pub struct Daemon {
     address: SocketAddr,
@@ -177,6 +186,8 @@ pub struct Daemon {
     threads: Vec<JoinHandle<Result<(), ServeError>>>,
     over: Arc<AtomicBool>,
     pulses: Vec<Arc<Pulse>>,
+    seats: Vec<Seat>,
+    completions: Option<Arc<Completions>>,
     /// The port that workers can come to by RDMA, or why there is none.
     rdma: String,
 }
@@ -250,7 +261,8 @@ impl Daemon {
         let (mut receiver, mut assembler, mut pusher) = (Some(receiver), Some(assembler), Some(pusher));
         let mut decoders = decoders.into_iter();
         let over = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
+        let completions = ways.rdma.as_ref().ok().map(Fabric::completions);
+        let (mut threads, mut seats) = (Vec::new(), Vec::new());
         for (at, (names, mut reactor)) in map.iter().zip(reactors.drain(..)).enumerate() {
             let boxed = |name: &StageName| -> Option<Box<dyn Stage>> {
                 Some(match name {
@@ -262,6 +274,7 @@ impl Daemon {
             };
             let mut stages: Vec<Box<dyn Stage>> = names.iter().filter_map(boxed).collect();
             let core = placement.cores.get(at).copied().filter(|_| config.cores.pin);
+            seats.push(Seat { core, stages: names.clone() });
             let (over, board) = (over.clone(), handle.board.clone());
             reactor.count_on(board.clone());
             let run = move || {
@@ -288,7 +301,7 @@ impl Daemon {
         let (ended, board) = (over.clone(), handle.board.clone());
         let run = move || door.run(|| ended.load(Ordering::Relaxed) || board.stopped()).map_err(ServeError::System);
         threads.push(spawn("solon-door".into(), run)?);
-        Ok(Daemon { address, job, handle, threads, over, pulses, rdma })
+        Ok(Daemon { address, job, handle, threads, over, pulses, seats, completions, rdma })
     }
 
     /// Where it listens; the port is the real one if 0 was configured.
@@ -309,6 +322,16 @@ impl Daemon {
     /// The pulse of each reactor, in the order of the cores.
     pub fn pulses(&self) -> &[Arc<Pulse>] {
         &self.pulses
+    }
+
+    /// Where each reactor runs, in the order of the cores.
+    pub fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    /// How RDMA requests ended, where there is RDMA.
+    pub fn completions(&self) -> Option<Arc<Completions>> {
+        self.completions.clone()
     }
 
     /// The port that workers can come to by RDMA, or why there is none.

@@ -185,7 +185,7 @@ impl Assembler {
             return;
         }
         self.ledger[at].arrived.insert(place.row);
-        self.board.count(Counter::ShardsAccepted, 1);
+        self.board.accepted(shard.worker as usize);
         if shard.round >= self.first {
             self.board.arrived(shard.round, shard.worker as usize, now);
             self.begin(shard.round, place.group, place.row, now);

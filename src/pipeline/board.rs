@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::code::Rows;
-use crate::wire::{Resume, WORKERS_MAX, WorkerSet};
+use crate::wire::{Refusal, Report, Resume, Violation, WORKERS_MAX, WorkerSet};
 
+use super::measured::{Measured, Spans, WorkerCount};
 use super::noise::{Counts, Noise};
 use super::{Job, StageName};
 
@@ -24,8 +25,12 @@ pub enum Counter {
     ShardsDuplicate,
     /// Shards that came after their word was decided.
     ShardsLate,
-    /// Words decided.
-    WordsLocated,
+    /// Words decided in which every shard agrees.
+    WordsClean,
+    /// Words decided in which a shard disagrees, and none is proved to be a lie.
+    WordsSuspect,
+    /// Words decided in which somebody lies.
+    WordsLied,
     /// Words that needed more shards than the first r_c + s.
     WordsDisputed,
     /// Row verdicts "lies".
@@ -38,20 +43,48 @@ pub enum Counter {
     ChunksRepeated,
     /// Rounds closed complete.
     RoundsComplete,
-    /// Rounds closed undecodable.
+    /// Rounds closed undecodable. The next four add up to it.
     RoundsUndecodable,
+    /// Those with too few shards at their deadline.
+    RoundsTooFew,
+    /// Those whose shards disagree.
+    RoundsDisagree,
+    /// Those with NaN or infinity in too many shards.
+    RoundsNotFinite,
+    /// Those with a number in the update that is too large.
+    RoundsTooLarge,
+    /// Workers that reports name, one per round.
+    LiarsNamed,
+    /// Workers that reports name for an earlier round.
+    LiarsNamedLate,
     /// Sessions ended because of a violation.
     Violations,
     /// Sessions ended because their worker did not read.
     NotReading,
-    /// Bytes of shards received.
+    /// Sessions ended by their worker, by a newer session or by the pusher.
+    SessionsClosed,
+    /// Sessions whose connection broke.
+    SessionsBroken,
+    /// Sessions that the receiver ended because of a violation.
+    SessionsViolating,
+    /// Sessions that ended with their RDMA connection.
+    SessionsLostRdma,
+    /// Bytes of shards received, but those over RDMA.
     BytesReceived,
-    /// Bytes sent.
+    /// Bytes of shards received over RDMA.
+    RdmaBytesReceived,
+    /// Bytes sent, but those of sessions over RDMA.
     BytesSent,
+    /// Bytes sent in sessions over RDMA.
+    RdmaBytesSent,
     /// Events lost because nobody picked them up.
     EventsLost,
     /// The journal could not be written.
     JournalErrors,
+    /// Connections turned away before anything was read of them.
+    ConnectionsTooMany,
+    /// Sessions that began over TCP.
+    TcpSessions,
     /// Sessions that began over RDMA.
     RdmaSessions,
     /// Sessions whose worker wanted RDMA and that began over TCP.
@@ -80,6 +113,10 @@ pub enum Counter {
     RepairsUnasked,
     /// How often a carrier was found bad.
     BadCarriers,
+    /// How often a worker said that it does not reach another one.
+    LinksMissing,
+    /// How often updates were given another way.
+    WayChanges,
     /// Updates that a worker has otherwise than they were pushed.
     DigestMismatches,
 }
@@ -95,6 +132,11 @@ struct Tally {
     received_ratio: AtomicU32,
     /// When its first shard came, in nanoseconds since `Board::base`; 0 before.
     begun: AtomicU64,
+    /// When its last shard came, in the same way.
+    last: AtomicU64,
+    /// Nanoseconds that decoders judged its words, and did everything else.
+    locating: AtomicU64,
+    decoding: AtomicU64,
 }
 
 /// The counters that stages share.
@@ -114,8 +156,9 @@ pub struct Board {
     membership: AtomicU64,
     /// Per worker: words about links and chunks that the pusher has heard.
     heard: Box<[AtomicU64]>,
-    /// Some worker can pass updates on.
-    relays: AtomicBool,
+    /// Workers that can pass updates on, and whether they do.
+    relays: AtomicU64,
+    relayed: AtomicBool,
     tallies: Box<[Tally]>,
     late_liars: [AtomicU64; WORKERS_MAX / 64],
     /// Per group: how far apart its words were.
@@ -123,6 +166,11 @@ pub struct Board {
     counters: [AtomicU64; COUNTERS],
     /// Nanoseconds that each stage was busy for, on all its cores together.
     busy: [AtomicU64; StageName::ALL.len()],
+    measured: Measured,
+    /// Per worker: when a frame of it came last, in nanoseconds since `base`; 0: never.
+    seen: Box<[AtomicU64]>,
+    violations: [AtomicU64; Violation::REASONS.len()],
+    refusals: [AtomicU64; Refusal::REASONS.len()],
     stop_requested: AtomicBool,
     stopped: AtomicBool,
 }
@@ -149,6 +197,9 @@ impl Board {
             ratio: AtomicU32::new(0),
             received_ratio: AtomicU32::new(0),
             begun: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            locating: AtomicU64::new(0),
+            decoding: AtomicU64::new(0),
         };
         Board {
             base: OnceLock::new(),
@@ -160,13 +211,18 @@ impl Board {
             connected: (0..parameters.groups()).map(|_| AtomicU64::new(0)).collect(),
             ready_from: (0..parameters.workers()).map(|_| AtomicU64::new(u64::MAX)).collect(),
             membership: AtomicU64::new(0),
-            relays: AtomicBool::new(false),
+            relays: AtomicU64::new(0),
+            relayed: AtomicBool::new(job.relay.is_some()),
             heard: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
             tallies: (0..2 * job.plan.window as usize).map(tally).collect(),
             late_liars: zeros(),
             noise: (0..parameters.groups()).map(|_| Counts::new()).collect(),
             counters: zeros(),
             busy: zeros(),
+            measured: Measured::new(job),
+            seen: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
+            violations: zeros(),
+            refusals: zeros(),
             stop_requested: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }
@@ -177,7 +233,8 @@ impl Board {
         self.stop_requested.store(true, Ordering::Release);
     }
 
-    pub(super) fn stop_requested(&self) -> bool {
+    /// Was that asked for?
+    pub fn stop_requested(&self) -> bool {
         self.stop_requested.load(Ordering::Acquire)
     }
 
@@ -251,11 +308,26 @@ impl Board {
 
     /// Can some worker pass updates on, so that chunks need hashes?
     pub(super) fn relays(&self) -> bool {
+        self.relay_workers() > 0
+    }
+
+    /// Workers that can pass updates on.
+    pub fn relay_workers(&self) -> u64 {
         self.relays.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_relays(&self, relays: bool) {
-        self.relays.store(relays, Ordering::Relaxed);
+    pub(super) fn set_relays(&self, workers: usize) {
+        self.relays.store(workers as u64, Ordering::Relaxed);
+    }
+
+    /// Do updates go out by the relay now?
+    pub fn relayed(&self) -> bool {
+        self.relays() && self.relayed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_relayed(&self, relayed: bool) {
+        self.relayed.store(relayed, Ordering::Relaxed);
+        self.count(Counter::WayChanges, 1);
     }
 
     /// Words about links and chunks that the pusher has heard of a worker, over all its sessions.
@@ -289,17 +361,86 @@ impl Board {
         tally.liars.iter().for_each(|bits| bits.store(0, Ordering::Relaxed));
         tally.ratio.store(0, Ordering::Relaxed);
         tally.received_ratio.store(0, Ordering::Relaxed);
-        tally.begun.store(0, Ordering::Relaxed);
+        for time in [&tally.begun, &tally.last, &tally.locating, &tally.decoding] {
+            time.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Nanoseconds since the first time that anybody asked; at least 1.
+    fn since_base(&self, now: Instant) -> u64 {
+        let base = *self.base.get_or_init(|| now);
+        (now.saturating_duration_since(base).as_nanos() as u64).max(1)
     }
 
     pub(super) fn arrived(&self, round: u64, worker: usize, now: Instant) {
         let tally = self.tally(round);
         tally.arrived[worker].fetch_add(1, Ordering::Relaxed);
+        let since = self.since_base(now);
+        tally.last.store(since, Ordering::Relaxed);
         if tally.begun.load(Ordering::Relaxed) == 0 {
-            let base = *self.base.get_or_init(|| now);
-            let since = now.saturating_duration_since(base).as_nanos() as u64;
-            tally.begun.store(since.max(1), Ordering::Relaxed);
+            tally.begun.store(since, Ordering::Relaxed);
         }
+    }
+
+    /// A shard of a worker has passed its checks.
+    pub(super) fn accepted(&self, worker: usize) {
+        self.count(Counter::ShardsAccepted, 1);
+        self.measured.count(WorkerCount::Accepted, worker);
+    }
+
+    /// A frame of a worker has come.
+    pub(super) fn seen(&self, worker: usize, now: Instant) {
+        self.seen[worker].store(self.since_base(now), Ordering::Relaxed);
+    }
+
+    /// When a frame of a worker came last.
+    pub fn last_seen(&self, worker: usize) -> Option<Instant> {
+        let seen = self.seen[worker].load(Ordering::Relaxed);
+        self.base.get().filter(|_| seen > 0).map(|base| *base + Duration::from_nanos(seen))
+    }
+
+    /// A decoder spent so long on a round.
+    pub(super) fn spent(&self, round: u64, locating: Duration, decoding: Duration) {
+        let tally = self.tally(round);
+        tally.locating.fetch_add(locating.as_nanos() as u64, Ordering::Relaxed);
+        tally.decoding.fetch_add(decoding.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn spans(&self, round: u64, now: Instant) -> Spans {
+        let tally = self.tally(round);
+        let [begun, last, locating, decoding] = [&tally.begun, &tally.last, &tally.locating, &tally.decoding]
+            .map(|time| Duration::from_nanos(time.load(Ordering::Relaxed)));
+        Spans { round: self.age(round, now), receive: last.saturating_sub(begun), locate: locating, decode: decoding }
+    }
+
+    /// What is measured of rounds and workers.
+    pub fn measured(&self) -> &Measured {
+        &self.measured
+    }
+
+    pub(super) fn named(&self, report: &Report) {
+        self.count(Counter::LiarsNamed, report.liars.count() as u64);
+        self.count(Counter::LiarsNamedLate, report.late_liars.count() as u64);
+    }
+
+    /// A peer broke the protocol.
+    pub(super) fn violated(&self, violation: &Violation) {
+        self.count(Counter::Violations, 1);
+        self.violations[violation.reason()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often peers broke the protocol, in the order of [`Violation::REASONS`].
+    pub fn violations(&self) -> [u64; Violation::REASONS.len()] {
+        std::array::from_fn(|at| self.violations[at].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.refusals[refusal.reason()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections were refused, in the order of [`Refusal::REASONS`].
+    pub fn refusals(&self) -> [u64; Refusal::REASONS.len()] {
+        std::array::from_fn(|at| self.refusals[at].load(Ordering::Relaxed))
     }
 
     /// Time since the first shard of a round; zero if none came.
@@ -316,11 +457,13 @@ impl Board {
     pub(super) fn lied(&self, round: u64, worker: usize) {
         mark(&self.tally(round).liars, worker);
         self.count(Counter::Lies, 1);
+        self.measured.lied(worker);
     }
 
     pub(super) fn lied_late(&self, worker: usize) {
         mark(&self.late_liars, worker);
         self.count(Counter::Lies, 1);
+        self.measured.lied(worker);
     }
 
     pub(super) fn liars(&self, round: u64) -> WorkerSet {
@@ -383,6 +526,6 @@ mod tests {
             mark(&bits, worker);
         }
         let set = workers_of(std::array::from_fn(|at| bits[at].load(Ordering::Relaxed)));
-        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 63, 64, 1023]);
+        assert_eq!((set.iter().collect::<Vec<_>>(), set.count()), (vec![0, 63, 64, 1023], 4));
     }
 }

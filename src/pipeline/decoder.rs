@@ -8,6 +8,7 @@ mod judge;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::board::{Board, Counter};
 use super::relay;
@@ -278,6 +279,7 @@ impl Decoder {
 
     /// The round's time is up: says of its words what can be said, and fails it if one of them is in dispute.
     fn expire(&mut self, round: u64) {
+        let began = Instant::now();
         let slot = self.history(round);
         self.expired[slot] = round;
         let mut failed = None;
@@ -300,6 +302,7 @@ impl Decoder {
             }
             self.discard(index);
         }
+        self.board.spent(round, began.elapsed(), Duration::ZERO);
         if let Some((group, chunk, reason)) = failed {
             self.fail(round, group, chunk, reason);
         }
@@ -332,9 +335,14 @@ impl Decoder {
             Ok((agreement, memory)) => {
                 self.judge.announce(word, &agreement);
                 self.entries[at] = Entry { round: word.round, state: State::Decided(memory) };
-                self.agreed(word, agreement.rows)
+                let found = match (agreement.liars.is_empty(), agreement.suspects.is_empty()) {
+                    (false, _) => Counter::WordsLied,
+                    (true, false) => Counter::WordsSuspect,
+                    (true, true) => Counter::WordsClean,
+                };
+                self.agreed(word, agreement.rows, found)
             }
-            Err(_) if complete && planted(Bug::Guess) => self.agreed(word, word.present),
+            Err(_) if complete && planted(Bug::Guess) => self.agreed(word, word.present, Counter::WordsClean),
             Err(undecided) => {
                 let reason = Judge::reason(&undecided);
                 if complete || self.expired[self.history(word.round)] == word.round {
@@ -348,12 +356,12 @@ impl Decoder {
     }
 
     /// Keeps the shards of the rows that agree, and gives back the others.
-    fn agreed(&self, word: &mut Word, rows: Rows) -> Verdict {
+    fn agreed(&self, word: &mut Word, rows: Rows, found: Counter) -> Verdict {
         for row in word.present.without(rows).iter().filter(|_| !planted(Bug::OneSetForAll)) {
             word.shards[row] = None;
         }
         word.present = rows;
-        self.board.count(Counter::WordsLocated, 1);
+        self.board.count(found, 1);
         Verdict::Agreed(rows)
     }
 
@@ -376,8 +384,8 @@ impl Decoder {
     }
 
     /// Tries to decode a chunk of which every group's word is here. `false` if some word needs more shards; then `out` is not an
-    /// update.
-    fn attempt(&mut self, index: u32, out: &mut [f32], chunk: &Chunk) -> bool {
+    /// update. Says also how long it took to judge who agrees.
+    fn attempt(&mut self, index: u32, out: &mut [f32], chunk: &Chunk) -> (bool, Duration) {
         // Drawn after the last shard that it judges was sealed: a liar cannot have known it.
         let seed = self.judge.fresh_seed();
         let (mut tasks, mut used) = (std::mem::take(&mut self.tasks), std::mem::take(&mut self.used));
@@ -390,10 +398,13 @@ impl Decoder {
             sweep.run_and_look(&seed, &mut tasks, shards, chunk, scale, out);
         });
         used.clear();
+        // Where nobody is in doubt there is nothing to locate, and no reason to look at the clock.
+        let doubt = tasks.iter().any(|task| matches!(task.learn, Learn::Who)).then(Instant::now);
         for (group, task) in tasks.iter().enumerate() {
             let rows = self.conclude(index, group, task, &seed, chunk.width);
             used.extend(rows.map(|rows| self.sweep.used(rows)));
         }
+        let locating = doubt.map_or(Duration::ZERO, |since| since.elapsed());
         let decided = used.len() == tasks.len();
         if planted(Bug::OneSetForAll) && decided {
             let first = used[0];
@@ -409,7 +420,7 @@ impl Decoder {
             self.with_shards(index, chunk, |sweep, shards| sweep.recover(&used, shards, chunk, scale, out));
         }
         (self.tasks, self.used) = (tasks, used);
-        decided
+        (decided, locating)
     }
 
     /// Has the sweep do something with the shards of a chunk, in the order of groups and rows; absent ones are empty.
@@ -449,7 +460,7 @@ impl Decoder {
                 }
                 // Complete, or nobody checks anything: no shard can come that would have to be checked.
                 self.entries[place] = Entry { round: word.round, state: State::Unknown };
-                self.agreed(&mut word, came)
+                self.agreed(&mut word, came, Counter::WordsClean)
             }
         };
         self.held[at] = Some(Held { word, verdict });
@@ -459,20 +470,28 @@ impl Decoder {
         Some(rows)
     }
 
-    fn decode(&mut self, index: u32, mut slot: Slot) {
+    /// Says when it was done; it began at `since`.
+    fn decode(&mut self, index: u32, mut slot: Slot, since: Instant) -> Instant {
         let Gather { round, chunk: number, .. } = self.gathers[index as usize];
         let chunk = self.job.plan.layout.chunk(number as usize);
         let len = HEADER_BYTES + 4 * chunk.len;
         let out: &mut [f32] = bytemuck::cast_slice_mut(&mut slot[HEADER_BYTES..len]);
-        if !self.attempt(index, out, &chunk) {
-            return;
+        let (decided, locating) = self.attempt(index, out, &chunk);
+        let spent = |board: &Board| {
+            let now = Instant::now();
+            board.spent(round, locating, (now - since).saturating_sub(locating));
+            now
+        };
+        if !decided {
+            return spent(&self.board);
         }
         let precision = self.job.plan.update_precision;
         if !precision.narrow_in_place(&mut slot[HEADER_BYTES..len]) {
             // Infinity is not what the workers' gradients add up to.
             self.discard(index);
+            let now = spent(&self.board);
             self.fail(round, 0, number, UndecodableReason::TooLarge);
-            return;
+            return now;
         }
         let len = HEADER_BYTES + self.job.plan.update_bytes(chunk.len);
         let header =
@@ -482,7 +501,10 @@ impl Decoder {
         self.board.count(Counter::ChunksDecoded, 1);
         let key = self.hash_key.filter(|_| self.board.relays());
         let hash = key.map(|key| *blake3::keyed_hash(&key, &slot[HEADER_BYTES..len]).as_bytes());
+        // Before the pusher has it, and may close the round.
+        let now = spent(&self.board);
         self.pusher.push_within_limit(ToPusher::Update { round, chunk: number, checksum, hash, slot, len });
+        now
     }
 }
 
@@ -507,11 +529,13 @@ impl Stage for Decoder {
                 }
             }
         }
+        let mut since: Option<Instant> = None;
         while let Some(&index) = self.ready.front() {
             let Some(slot) = self.updates.take(0) else { break };
+            let began = since.unwrap_or_else(Instant::now);
             self.ready.pop_front();
             self.gathers[index as usize].queued = false;
-            self.decode(index, slot);
+            since = Some(self.decode(index, slot, began));
             busy = true;
         }
         Progress::of(busy)

@@ -16,6 +16,7 @@ mod assembler;
 mod board;
 mod decoder;
 mod limits;
+mod measured;
 mod noise;
 mod pusher;
 mod reactor;
@@ -23,6 +24,8 @@ mod receiver;
 mod relay;
 mod ring;
 mod sabotage;
+mod spread;
+mod stock;
 #[cfg(test)]
 mod tests;
 mod way;
@@ -36,6 +39,7 @@ pub use assembler::Assembler;
 pub use board::{Board, Counter};
 pub use decoder::Decoder;
 pub use limits::Limits;
+pub use measured::{Distribution, MARGINS, Measure, Measured, RATIOS, SECONDS, WorkerCount};
 pub use noise::Noise;
 pub use pusher::{Pusher, read_journal};
 pub use reactor::{Idle, Pulse, Reactor, ReactorError};
@@ -43,6 +47,7 @@ pub use receiver::Receiver;
 pub(crate) use ring::ring;
 pub(crate) use sabotage::planted;
 pub use sabotage::{Bug, plant};
+pub use stock::{Level, Pool, Ring, Stock};
 
 use crate::code::{Generator, Precision, ROWS_MAX, Rows, Tolerance, Verify};
 use crate::memory::{Bell, ClaimError, HugePages, Slab, Slot};
@@ -377,6 +382,8 @@ pub struct Handle {
     pub events: Arc<ArrayQueue<Event>>,
     /// The counters that all stages share.
     pub board: Arc<Board>,
+    /// The slots and rings.
+    pub stock: Arc<Stock>,
     bells: Arc<[Arc<Bell>]>,
 }
 
@@ -503,6 +510,23 @@ impl Pipeline {
             let wide = wide.iter().flat_map(|slab| std::iter::from_fn(|| slab.take(lane))).collect();
             decoders.push(Decoder::new(&job, lane, lanes, board.clone(), updates, wide, from_assembler, to_pusher));
         }
+        let mut rings = vec![
+            (Ring::Inbound, inbound.depth()),
+            (Ring::Outbound, outbound.depth()),
+            (Ring::Shards, to_assembler.depth()),
+            (Ring::Updates, to_pusher.depth()),
+            (Ring::Heard, hear.depth()),
+        ];
+        rings.extend(to_decoders.iter().map(|ring| (Ring::Words, ring.depth())));
+        let stock = Arc::new(Stock {
+            workers: job.plan.parameters.workers(),
+            credits: limits.credits,
+            outgoing: limits.updates,
+            shards: shards.clone(),
+            updates: updates.clone(),
+            rings,
+            events: events.clone(),
+        });
         let receiver = Receiver::new(&job, board.clone(), shards, admitted_in, to_assembler, hear, events.clone());
         let assembler = Assembler::new(&job, board.clone(), from_receiver, to_decoders);
         let wake = [&bells.receiver, &bells.assembler].into_iter().chain(&bells.decoders);
@@ -510,7 +534,7 @@ impl Pipeline {
         let all = wake.iter().chain([&bells.pusher]).cloned().collect();
         let inputs = pusher::Inputs { admitted: admitted_out, decoded: from_decoders, heard };
         let pusher = Pusher::new(&job, board.clone(), updates, inputs, wake, events.clone());
-        let handle = Handle { inbound, outbound, events, board, bells: all };
+        let handle = Handle { inbound, outbound, events, board, stock, bells: all };
         Pipeline { receiver, assembler, decoders, pusher, handle }
     }
 

@@ -12,9 +12,11 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::board::{Board, Counter};
+use super::measured::Measure;
 use super::relay::{Relays, Set};
 use super::ring::Consumer;
 use super::sabotage::{Bug, planted};
+use super::spread::Spread;
 use super::way::Ways;
 use super::{Admission, Context, Event, Heard, Job, Limits, Progress, Stage, StageName, ToPusher};
 use crate::memory::{Bell, SharedSlot, Slab};
@@ -71,6 +73,9 @@ pub struct Pusher {
     membership: u64,
     /// Rounds that were closed, with the digests of their updates.
     digests: Vec<(u64, u64)>,
+    /// Updates that have to leave for most of those who get them, and to be collected by most.
+    leaving: Spread,
+    collected: Spread,
 }
 
 /// What comes to the pusher.
@@ -85,6 +90,8 @@ struct Peer {
     session: u64,
     /// It gets every chunk of this round and of all after it, and nothing of those before.
     from: u64,
+    /// All of the rounds before this one has left for it.
+    left: u64,
     granted: u64,
     writable: bool,
     /// Frames are waiting, and none of their bytes has left since.
@@ -141,6 +148,8 @@ impl Pusher {
             membership: 0,
             job,
             digests,
+            leaving: Spread::new(),
+            collected: Spread::new(),
             wake,
             events,
             newest: vec![0; peers.len()],
@@ -213,6 +222,7 @@ impl Pusher {
             outbound,
             session,
             from,
+            left: from,
             granted: 0,
             writable: true,
             stalled: None,
@@ -234,7 +244,7 @@ impl Pusher {
         if self.board.granted(index, peer.session).is_none() {
             return;
         }
-        peer.from = from;
+        (peer.from, peer.left) = (from, from);
         self.board.set_ready_from(index, from);
         let header = Header { job: self.job.number, session: self.job.epoch, round: from, ..Header::new(Kind::Ready) };
         let queued = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
@@ -249,9 +259,7 @@ impl Pusher {
         let Some(mut peer) = self.peers[index].take() else { return };
         if let Some(relays) = &mut self.relays {
             relays.left(index);
-            if relays.members() == 0 {
-                self.board.set_relays(false);
-            }
+            self.board.set_relays(relays.members());
         }
         if let Some(registry) = context.registry {
             for descriptor in [peer.outbound.descriptor(), peer.outbound.completions()].into_iter().flatten() {
@@ -329,9 +337,21 @@ impl Pusher {
         if planted(Bug::BlameAbsent) {
             report.liars = report.liars.union(&report.absent);
         }
-        let duration = self.board.age(number, context.now);
+        let spans = self.board.spans(number, context.now);
+        let duration = spans.round;
         let counter = if failed.is_none() { Counter::RoundsComplete } else { Counter::RoundsUndecodable };
         self.board.count(counter, 1);
+        if let Some((_, _, reason)) = failed {
+            let reason = match reason {
+                UndecodableReason::TooFew { .. } => Counter::RoundsTooFew,
+                UndecodableReason::Disagree { .. } => Counter::RoundsDisagree,
+                UndecodableReason::NotFinite { .. } => Counter::RoundsNotFinite,
+                UndecodableReason::TooLarge => Counter::RoundsTooLarge,
+            };
+            self.board.count(reason, 1);
+        }
+        self.board.named(&report);
+        self.board.measured().closed(&self.job, &report, &spans);
         self.write_journal(Resume { round: number, digest: report.digest });
 
         // Before anybody can know of the close, the window moves: what a worker sends because of it must be inside.
@@ -349,6 +369,8 @@ impl Pusher {
         self.broadcast(number, &slot.freeze(), HEADER_BYTES + REPORT_BYTES, context);
         self.tell(Event::Closed { round: number, report, duration });
         if failed.is_none() {
+            let takers = self.peers.iter().flatten().filter(|peer| peer.from <= number).count();
+            self.leaving.closed(number, if takers > 0 { takers / 2 + 1 } else { 0 }, context.now);
             self.remember(Resume { round: number, digest }, context);
         }
         true
@@ -400,11 +422,22 @@ impl Pusher {
                 self.board.count(Counter::WriteCalls, peer.outbound.calls());
                 match flushed {
                     Ok(flushed) => {
-                        self.board.count(Counter::BytesSent, flushed.bytes as u64);
+                        let rdma = peer.outbound.writes();
+                        let counter = if rdma { Counter::RdmaBytesSent } else { Counter::BytesSent };
+                        self.board.count(counter, flushed.bytes as u64);
                         busy |= flushed.bytes > 0;
                         if flushed.empty {
                             // What is queued next can be tried: no event will say so, and nothing counts the time.
                             (peer.stalled, peer.writable) = (None, true);
+                            // Whose session is not ready gets nothing yet.
+                            for round in peer.left..self.first {
+                                // Often it leaves in the very step that closes the round.
+                                let clock = || context.now.max(Instant::now());
+                                if let Some(took) = self.leaving.reached(round, clock) {
+                                    self.board.measured().observe(Measure::Push, took.as_secs_f64());
+                                }
+                            }
+                            peer.left = peer.left.max(self.first);
                         } else {
                             peer.writable = peer.outbound.wants_turn();
                             if flushed.bytes > 0 || peer.stalled.is_none() || peer.outbound.is_changing() {

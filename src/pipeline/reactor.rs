@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use super::board::{Board, Counter};
+use super::measured::add;
 use super::{Context, Progress, Stage};
 use crate::memory::Bell;
 use crate::memory::sync::Waker;
@@ -187,11 +188,6 @@ impl Reactor {
         }
         Ok(())
     }
-}
-
-/// Adds to a counter that no other thread writes.
-fn add(counter: &AtomicU64, by: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + by, Ordering::Relaxed);
 }
 
 /// How long a reactor may sleep.

@@ -215,9 +215,17 @@ impl Receiver {
         // Words may wait for this worker, and chunks that were announced to it.
         self.assembler.ring();
         self.pusher.ring();
-        if let Disconnect::Violation(_) = why {
-            self.board.count(Counter::Violations, 1);
+        self.board.measured().credit(peer.received, peer.granted);
+        if let Disconnect::Violation(violation) = &why {
+            self.board.violated(violation);
         }
+        let counter = match why {
+            Disconnect::Closed => Counter::SessionsClosed,
+            Disconnect::Io(_) => Counter::SessionsBroken,
+            Disconnect::Violation(_) => Counter::SessionsViolating,
+            Disconnect::Rdma(_) => Counter::SessionsLostRdma,
+        };
+        self.board.count(counter, 1);
         self.tell(Event::Left { worker: index as u32, why });
     }
 
@@ -244,6 +252,7 @@ impl Receiver {
         if granted == peer.granted {
             return false;
         }
+        self.board.measured().credit(granted, peer.granted);
         peer.granted = granted;
         let twice = if planted(Bug::GrantTwice) { peer.received } else { 0 };
         self.board.grant(index, peer.session, granted + twice);
@@ -268,6 +277,7 @@ impl Receiver {
                 }
                 return Ok(taken > 0);
             };
+            self.board.seen(index, context.now);
             if header.kind == Kind::Leave && header.verifies(&[]) {
                 return Err(Disconnect::Closed);
             }
@@ -287,10 +297,13 @@ impl Receiver {
                 peer.landing.check(&header)?;
                 return Err(Violation::Kind(header.kind).into());
             }
-            let filled = peer.inbound.filled().or_else(|| peer.landing.posted.pop_front());
+            let filled = peer.inbound.filled();
+            let counter = if filled.is_some() { Counter::RdmaBytesReceived } else { Counter::BytesReceived };
+            let filled = filled.or_else(|| peer.landing.posted.pop_front());
             let slot = filled.expect("the payload landed in the first posted slot");
             peer.received += 1;
-            self.board.count(Counter::BytesReceived, u64::from(header.payload_bytes) + HEADER_BYTES as u64);
+            self.board.measured().credit(0, 1);
+            self.board.count(counter, u64::from(header.payload_bytes) + HEADER_BYTES as u64);
             let payload = &slot[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize];
             if !header.verifies(payload) && !planted(Bug::SkipChecksum) {
                 self.board.count(Counter::ShardsCorrupt, 1);

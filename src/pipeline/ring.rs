@@ -24,6 +24,31 @@ pub fn ring<T>(capacity: usize, bell: Arc<Bell>) -> (Producer<T>, Consumer<T>) {
     (Producer { queue: queue.clone(), bell }, Consumer { queue })
 }
 
+/// How full a ring is, whatever it carries.
+pub trait Depth: Send + Sync {
+    /// Values in it.
+    fn used(&self) -> usize;
+    /// Values it has room for.
+    fn capacity(&self) -> usize;
+}
+
+impl<T: Send> Depth for ArrayQueue<T> {
+    fn used(&self) -> usize {
+        self.len()
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity()
+    }
+}
+
+impl<T: Send + 'static> Producer<T> {
+    /// How full it is.
+    pub fn depth(&self) -> Arc<dyn Depth> {
+        self.queue.clone()
+    }
+}
+
 impl<T> Producer<T> {
     /// Hands over a value and wakes the consumer.
     ///

@@ -339,6 +339,15 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// A word for each kind.
+    pub const REASONS: [&'static str; 7] =
+        ["unknown_job", "no_such_worker", "bad_proof", "unreadable", "too_soon", "stopping", "rdma_only"];
+
+    /// The place of its word in [`Refusal::REASONS`].
+    pub fn reason(self) -> usize {
+        self.numbers().0 as usize - 1
+    }
+
     pub(super) fn numbers(self) -> (u64, u64, u64) {
         match self {
             Refusal::UnknownJob => (1, 0, 0),

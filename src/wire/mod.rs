@@ -97,3 +97,25 @@ pub enum Violation {
         status: u32,
     },
 }
+
+impl Violation {
+    /// A word for each kind.
+    pub const REASONS: [&'static str; 10] =
+        ["header", "kind", "length", "round", "chunk", "job", "session", "worker", "credit", "rdma"];
+
+    /// The place of its word in [`Violation::REASONS`].
+    pub fn reason(&self) -> usize {
+        match self {
+            Violation::Header(_) => 0,
+            Violation::Kind(_) => 1,
+            Violation::Length { .. } => 2,
+            Violation::Round { .. } => 3,
+            Violation::Chunk { .. } => 4,
+            Violation::Job => 5,
+            Violation::Session => 6,
+            Violation::Worker(_) => 7,
+            Violation::Credit => 8,
+            Violation::Rdma { .. } => 9,
+        }
+    }
+}

@@ -96,7 +96,19 @@ impl WorkerSet {
 
     /// The workers in rising order.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..WORKERS_MAX).filter(|worker| self.contains(*worker))
+        self.0.iter().enumerate().flat_map(|(at, bits)| {
+            let mut left = *bits;
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros() as usize)?;
+                left &= left - 1;
+                Some(at * 64 + bit)
+            })
+        })
+    }
+
+    /// How many workers are in the set.
+    pub fn count(&self) -> usize {
+        self.0.iter().map(|bits| bits.count_ones() as usize).sum()
     }
 
     /// The workers in either set.

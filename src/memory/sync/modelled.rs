@@ -145,6 +145,10 @@ impl<T> ArrayQueue<T> {
         value
     }
 
+    pub fn capacity(&self) -> usize {
+        self.places.len()
+    }
+
     pub fn len(&self) -> usize {
         self.places.iter().filter(|place| place.state.load(Ordering::Relaxed) == FULL).count()
     }

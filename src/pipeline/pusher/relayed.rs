@@ -36,7 +36,7 @@ impl Pusher {
         };
         if peer.outbound.send(Outgoing::Short(Short::new(header, &relays.hash_key))).is_ok() {
             relays.joined(index, peer.session, self.first);
-            self.board.set_relays(true);
+            self.board.set_relays(relays.members());
         }
     }
 
@@ -102,8 +102,8 @@ impl Pusher {
             if self.peers[index].as_ref().is_none_or(|peer| peer.session != session) {
                 continue;
             }
-            if self.take_word(index, said, context).is_err() {
-                self.board.count(Counter::Violations, 1);
+            if let Err(violation) = self.take_word(index, said, context) {
+                self.board.violated(&violation);
                 self.end(index, context);
             }
         }
@@ -150,6 +150,7 @@ impl Pusher {
                     return Err(Violation::Worker(peer as u32));
                 }
                 if relays.linked(index, peer, session, up, first) {
+                    self.board.count(Counter::LinksMissing, 1);
                     self.tell(Event::NoLink { worker: index as u32, peer: peer as u32 });
                 }
             }
@@ -179,6 +180,11 @@ impl Pusher {
                 }
                 peer.digests_from = round + 1;
                 let ways = self.ways.as_mut().filter(|_| relays.is_member(index));
+                if relays.is_member(index)
+                    && let Some(took) = self.collected.reached(round, || context.now)
+                {
+                    self.board.measured().observe(Measure::Collected, took.as_secs_f64());
+                }
                 let change = ways.and_then(|ways| ways.collected(round, context.now));
                 let (known, mine) = self.digests[(round % self.digests.len() as u64) as usize];
                 if known == round && mine != digest && !planted(Bug::DigestUnheard) {
@@ -186,6 +192,7 @@ impl Pusher {
                     self.tell(Event::OtherDigest { worker: index as u32, round });
                 }
                 if let Some(Change { relayed, before, now }) = change {
+                    self.board.set_relayed(relayed);
                     self.tell(Event::Way { relayed, before, now });
                 }
             }
@@ -223,9 +230,13 @@ impl Pusher {
         let Some(relays) = &mut self.relays else { return };
         let at = (closed.round % self.digests.len() as u64) as usize;
         self.digests[at] = (closed.round, closed.digest);
+        let (members, liars) = (relays.members(), relays.liars());
         if let Some(ways) = &mut self.ways {
-            ways.closed(closed.round, relays.members(), relays.liars(), context.now);
+            ways.closed(closed.round, members, liars, context.now);
         }
+        // More than can lie, where those who take part are few of all.
+        let most = if members > 0 { (members / 2).max(liars) + 1 } else { 0 };
+        self.collected.closed(closed.round, most, context.now);
         let orders = &mut self.orders;
         relays.closed(closed.round, |to, order| orders.push((to, order)));
         self.order(context);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use super::completions::Completions;
 use super::daemon::{DaemonInbound, DaemonOutbound, Places, Use};
 use super::device::{self, LinkLayer};
 use super::error::{LinkFailure, VerbsError};
@@ -202,6 +203,7 @@ pub struct Fabric {
     bells: Arc<[Arc<Bell>]>,
     links: Mutex<Vec<(u32, Weak<Link>)>>,
     undertaker: Undertaker,
+    completions: Arc<Completions>,
 }
 
 /// Beside the frames to a worker: credits that are told at the same time.
@@ -281,6 +283,7 @@ impl Fabric {
             bells,
             links: Mutex::new(Vec::new()),
             undertaker,
+            completions: Arc::default(),
         })
     }
 
@@ -300,6 +303,11 @@ impl Fabric {
         2 * self.domains.len()
     }
 
+    /// How the requests of its connections ended.
+    pub fn completions(&self) -> Arc<Completions> {
+        self.completions.clone()
+    }
+
     /// A queue pair for a session of `worker`.
     ///
     /// # Errors
@@ -316,8 +324,10 @@ impl Fabric {
             return Err(NoRdma::new(LinkFailure::Resources, text));
         }
         let sequence = random_sequence()?;
-        let send = CompletionQueue::new(&self.context, self.depths.send)?;
-        let receive = CompletionQueue::new(&self.context, self.depths.receive)?;
+        let queue = |depth| -> Result<CompletionQueue, VerbsError> {
+            Ok(CompletionQueue::new(&self.context, depth)?.counted_by(self.completions()))
+        };
+        let (send, receive) = (queue(self.depths.send)?, queue(self.depths.receive)?);
         let pair = QueuePair::new(domain, choice.port, &send, &receive, self.depths, Some(&self.undertaker))?
             .initialise(false)?;
         pair.keep(Box::new(pairs.clone()));

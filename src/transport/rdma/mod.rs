@@ -10,6 +10,7 @@
 //! - [`trial`]: a connection that only shows whether there can be one. - `daemon`, `worker`: the halves. - [`immediate`]: what goes with a write. - `fake`: a provider in memory, for tests.
 
 mod attach;
+mod completions;
 mod daemon;
 pub mod device;
 pub mod error;
@@ -30,6 +31,7 @@ pub mod verbs;
 mod worker;
 
 pub use attach::{Attachment, Memory};
+pub use completions::Completions;
 pub use error::{LinkFailure, VerbsError};
 pub use fabric::{Fabric, Needs, NoRdma, Offer, usable};
 pub use list::DeviceList;

@@ -5,12 +5,13 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use super::super::completions::Completions;
 use super::super::error::VerbsError;
 use super::super::ffi;
 use super::{Context, set_nonblocking};
 
 /// Where completions arrive, with a descriptor that says so to those who sleep.
-pub struct CompletionQueue(pub(super) Arc<RawCompletionQueue>);
+pub struct CompletionQueue(pub(super) Arc<RawCompletionQueue>, Option<Arc<Completions>>);
 
 pub(super) struct RawCompletionQueue {
     context: Context,
@@ -55,7 +56,8 @@ impl CompletionQueue {
             unsafe { (api.ibv_destroy_comp_channel)(channel.as_ptr()) };
             return Err(error);
         };
-        let queue = CompletionQueue(Arc::new(RawCompletionQueue { context: context.clone(), raw, channel, depth }));
+        let raw = RawCompletionQueue { context: context.clone(), raw, channel, depth };
+        let queue = CompletionQueue(Arc::new(raw), None);
         set_nonblocking(queue.descriptor()).map_err(|error| VerbsError {
             verb: "fcntl",
             place: context.name().into(),
@@ -63,6 +65,11 @@ impl CompletionQueue {
             error,
         })?;
         Ok(queue)
+    }
+
+    /// The same, with what arrives counted there.
+    pub fn counted_by(self, completions: Arc<Completions>) -> CompletionQueue {
+        CompletionQueue(self.0, Some(completions))
     }
 
     /// Readable after a completion that came when the queue was armed.
@@ -82,8 +89,10 @@ impl CompletionQueue {
             let poll = (*(*raw).context).ops.poll_cq.expect("every provider has poll_cq");
             poll(raw, completions.len() as c_int, completions.as_mut_ptr())
         };
-        usize::try_from(found)
-            .map_err(|_| VerbsError::from_code("ibv_poll_cq", self.0.context.name(), "completions".into(), found))
+        let found = usize::try_from(found)
+            .map_err(|_| VerbsError::from_code("ibv_poll_cq", self.0.context.name(), "completions".into(), found))?;
+        self.1.iter().for_each(|counts| counts.count(&completions[..found]));
+        Ok(found)
     }
 
     /// Asks for the descriptor to become readable at the next completion. Poll once more afterwards: what came before does not
