@@ -5,6 +5,7 @@
 //!   wrong with them.
 //! - [`serve`]: from a configuration to a running pipeline.
 //! - [`run`]: the daemon's life, until a signal ends it.
+//! - [`liveness`]: whether its reactors still turn.
 //! - [`metrics`]: what is counted, for Prometheus.
 //! - [`calibrate`]: the tolerance that a job needs.
 //! - [`exit`]: the table of exit codes.
@@ -15,6 +16,7 @@ pub(crate) mod cores;
 mod door;
 pub mod exit;
 pub(crate) mod journal;
+pub mod liveness;
 pub(crate) mod machine;
 pub mod metrics;
 mod report;
