@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::plots;
 use super::record::{Leg, LegKind, Report, percent};
-use super::svg::escape;
+use crate::svg::escape;
 use super::table::size;
 
 /// Colours after Okabe and Ito, told apart by most colour-blind people; lines and cells also differ in dashes, width and height.

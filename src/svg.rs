@@ -1,4 +1,4 @@
-//! The little SVG that the report's plots need: axes, lines with labels at their ends, and escaping.
+//! The little SVG that plots need: axes, lines with labels at their ends, and escaping.
 //!
 //! A plot is 480 units wide and is shown 340 to 540 pixels wide, so that its text (13 units) stays readable on a phone.
 //! Colours are names of CSS variables, which the page sets for light and dark.
