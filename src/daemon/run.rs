@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::admin::{Admin, Port};
 use super::config::Config;
-use super::metrics::Metrics;
 use super::report::Reporter;
 use super::serve::{Daemon, ServeError, relay_of};
 use crate::code::locates_surely;
@@ -90,8 +90,10 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
     }
     let asked = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone()).map_err(ServeError::System)?;
+    let port = Port::take(config)?;
     let mut daemon = Daemon::start(config)?;
-    let metrics = Metrics::new(config, &daemon);
+    let admin_address = port.name();
+    let admin = Admin::start(port, config, &daemon)?;
     let plan = &daemon.job().plan;
     tracing::info!(
         address = %daemon.address(),
@@ -105,6 +107,7 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
         chunks = plan.layout.chunks(),
         first_round = daemon.job().first_round(),
         rdma = %daemon.rdma(),
+        admin = %admin_address,
         push = %relay_of(config).map_or_else(|why| format!("direct ({why})"), |_| "relay".into()),
         "ready"
     );
@@ -121,7 +124,7 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
         let now = Instant::now();
         while let Some(event) = daemon.handle().events.pop() {
             reporter.write(&event, now);
-            metrics.observe(&event);
+            admin.observe(&event, now);
         }
         let board = &daemon.handle().board;
         let lost = board.counted(pipeline::Counter::EventsLost);
@@ -141,6 +144,7 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
         }
         if give_up.is_none() && (signal.load(Ordering::Relaxed) || enough(&daemon)) {
             tracing::info!("stopping: the round that has begun ends first");
+            admin.stopping();
             daemon.handle().request_stop();
             // Its deadline, what every worker has to take what was pushed, and to leave.
             give_up = Some(now + daemon.job().deadline() + 2 * daemon.job().write_deadline + Duration::from_secs(1));
