@@ -30,6 +30,7 @@ pub mod memory;
 pub mod pipeline;
 pub mod plan;
 pub mod sampler;
+mod svg;
 pub mod transport;
 pub mod wire;
 

@@ -415,7 +415,7 @@ fn peers_that_are_no_workers_are_gone_after_the_time_limit_and_disturb_nobody() 
 fn a_second_job_on_the_same_address_says_why_it_cannot_start() {
     let solond = Solond::start(&["--job-dimension", "10"]);
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_solond"))
-        .args(["--job-dimension", "10", "--listen-address", &solond.address])
+        .args(["--job-dimension", "10", "--listen-address", &solond.address, "--admin-serve", "false"])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(69));
@@ -488,7 +488,8 @@ fn two_daemons_cannot_share_a_journal() {
     let state = state.path().to_str().unwrap();
     let _first = Solond::start(&["--job-dimension", "10", "--state-directory", state]);
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_solond"))
-        .args(["--job-dimension", "10", "--listen-address", "127.0.0.1:0", "--state-directory", state])
+        .args(["--job-dimension", "10", "--listen-address", "127.0.0.1:0", "--admin-serve", "false"])
+        .args(["--state-directory", state])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(69));

@@ -77,7 +77,9 @@ impl Cluster {
         let always = ["--listen-address", "127.0.0.1:0", "--log-format", "json", "--listen-write-deadline-ms", "30000"];
         let mut command = Command::new(program);
         command.args(always).args(flags).args(["--rounds-deadline-ms", "60000", "--rounds-linger-ms", "60000"]);
-        let mut solond = command.env_clear().stderr(Stdio::piped()).spawn().expect("solond starts");
+        // Not a flag: a build from before there was one takes no notice of a variable.
+        let command = command.env_clear().env("SOLON_ADMIN_SERVE", "false");
+        let mut solond = command.stderr(Stdio::piped()).spawn().expect("solond starts");
         let log = BufReader::new(solond.stderr.take().expect("piped"));
         let mut cluster = Cluster { solond, log, workers: None };
         let ready = next(&mut cluster.log, "\"ready\"").expect("solond says that it is ready");

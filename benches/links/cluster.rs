@@ -106,6 +106,7 @@ impl<'a> Cluster<'a> {
             ("listen-transport", "tcp".to_owned()),
             ("listen-open", "true".to_owned()),
             ("push-way", job.way.name().to_owned()),
+            ("admin-serve", "false".to_owned()),
             ("log-format", "json".to_owned()),
         ];
         let flags = flags.into_iter().map(|(name, value)| format!("--{name}={value}"));

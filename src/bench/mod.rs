@@ -262,6 +262,7 @@ impl Job {
             ("listen-address", "127.0.0.1:0".to_owned()),
             ("listen-transport", "tcp".to_owned()),
             ("listen-write-deadline-ms", "30000".to_owned()),
+            ("admin-serve", "false".to_owned()),
             ("cores-idle", self.idle_word()),
             ("log-format", "json".to_owned()),
             ("log-level", "info".to_owned()),

@@ -2,7 +2,7 @@
 
 use super::figures::three_digits;
 use super::sweep::{Point, Sweep};
-use crate::demo::svg::{Axes, Line, Scale, WIDTH, decade_ticks, escape};
+use crate::svg::{Axes, Line, Scale, WIDTH, decade_ticks, escape};
 
 const STYLE: &str = include_str!("../demo/report.css");
 const HEIGHT: f64 = 300.0;

@@ -57,6 +57,8 @@ pub struct Config {
     pub cores: Cores,
     /// `[state]`.
     pub state: State,
+    /// `[admin]`; `None` if nobody is answered.
+    pub admin: Option<Admin>,
     /// `[log]`.
     pub log: Log,
 }
@@ -192,6 +194,13 @@ pub enum CoreMap {
 pub struct State {
     /// Where the last closed round is kept, if anywhere.
     pub directory: Option<PathBuf>,
+}
+
+/// Where people, probes and Prometheus ask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// The address to listen on: loopback, unless asked for by name.
+    pub address: SocketAddr,
 }
 
 /// What is logged.

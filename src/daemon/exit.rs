@@ -18,7 +18,7 @@ pub enum Exit {
     Usage = 2,
     /// A file other than the configuration has wrong content.
     Data = 65,
-    /// The address cannot be listened on.
+    /// An address cannot be listened on, or nobody answers there.
     Unavailable = 69,
     /// A bug in the daemon.
     Software = 70,
@@ -91,8 +91,8 @@ pub const EXITS: &[Row] = &[
     Row {
         exit: Exit::Unavailable,
         name: "unavailable",
-        meaning: "the address cannot be listened on: it is in use, or not one of this machine",
-        action: "stop the other process or change `listen.address`",
+        meaning: "an address cannot be listened on: it is in use, or not one of this machine; `solon status`: no daemon answers there",
+        action: "stop the other process, or change `listen.address` or `admin.address`, whichever is named",
         restart: Restart::Sensible,
     },
     Row {

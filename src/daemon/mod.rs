@@ -5,22 +5,28 @@
 //!   wrong with them.
 //! - [`serve`]: from a configuration to a running pipeline.
 //! - [`run`]: the daemon's life, until a signal ends it.
+//! - [`admin`]: metrics, health and status over HTTP; from [`history`], what is remembered, and [`status`], how it is told.
+//! - [`liveness`]: whether its reactors still turn.
 //! - [`metrics`]: what is counted, for Prometheus.
 //! - [`calibrate`]: the tolerance that a job needs.
 //! - [`exit`]: the table of exit codes.
 
+pub mod admin;
 pub mod calibrate;
 pub mod config;
 pub(crate) mod cores;
 mod door;
 pub mod exit;
+pub mod history;
 pub(crate) mod journal;
+pub mod liveness;
 pub(crate) mod machine;
 pub mod metrics;
 mod report;
 pub mod run;
 pub mod serve;
 pub mod settings;
+pub mod status;
 pub(crate) mod tokens;
 
 use std::ffi::OsString;

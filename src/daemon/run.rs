@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::admin::{Admin, Port};
 use super::config::Config;
 use super::report::Reporter;
 use super::serve::{Daemon, ServeError, relay_of};
@@ -95,7 +96,10 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
     }
     let asked = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone()).map_err(ServeError::System)?;
+    let port = Port::take(config)?;
     let mut daemon = Daemon::start(config)?;
+    let admin_address = port.name();
+    let admin = Admin::start(port, config, &daemon)?;
     let plan = &daemon.job().plan;
     tracing::info!(
         address = %daemon.address(),
@@ -109,6 +113,7 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
         chunks = plan.layout.chunks(),
         first_round = daemon.job().first_round(),
         rdma = %daemon.rdma(),
+        admin = %admin_address,
         push = %relay_of(config).map_or_else(|why| format!("direct ({why})"), |_| "relay".into()),
         "ready"
     );
@@ -125,6 +130,7 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
         let now = Instant::now();
         while let Some(event) = daemon.handle().events.pop() {
             reporter.write(&event, now);
+            admin.observe(&event, now);
         }
         let board = &daemon.handle().board;
         let lost = board.counted(pipeline::Counter::EventsLost);
@@ -144,6 +150,7 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
         }
         if give_up.is_none() && (signal.load(Ordering::Relaxed) || enough(&daemon)) {
             tracing::info!("stopping: the round that has begun ends first");
+            admin.stopping();
             daemon.handle().request_stop();
             // Its deadline, what every worker has to take what was pushed, and to leave.
             give_up = Some(now + daemon.job().deadline() + 2 * daemon.job().write_deadline + Duration::from_secs(1));

@@ -43,6 +43,17 @@ pub enum ServeError {
         /// What the operating system says.
         error: io::Error,
     },
+    /// The address of `[admin]` cannot be listened on.
+    #[error(
+        "cannot listen on {address} (admin.address) for metrics, health and status: {error}; stop what listens there, or set \
+         admin.address to another port (0: any that is free), or admin.serve = false"
+    )]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system says.
+        error: io::Error,
+    },
     /// There is not so much memory.
     #[error("no slots for shards and updates: {0}; or lower memory.credits, memory.updates or chunks.width")]
     Memory(#[from] ClaimError),
@@ -77,7 +88,7 @@ impl ServeError {
             },
             ServeError::Journal(JournalError::InUse { .. }) => Exit::Unavailable,
             ServeError::Memory(_) => Exit::Resources,
-            ServeError::Listen { error, .. } => match error.kind() {
+            ServeError::Listen { error, .. } | ServeError::Admin { error, .. } => match error.kind() {
                 io::ErrorKind::PermissionDenied => Exit::Permission,
                 _ => Exit::Unavailable,
             },

@@ -137,6 +137,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "memory", help: "How much is in flight; all memory is taken at the start." },
     Section { name: "cores", help: "Which stage runs on which core." },
     Section { name: "state", help: "What survives a restart." },
+    Section { name: "admin", help: "Where people, probes and Prometheus ask how the daemon is." },
     Section { name: "log", help: "What is written to standard error." },
 ];
 
@@ -572,6 +573,35 @@ pub const SETTINGS: &[Setting] = &[
         unit: "",
         help: "Directory for the number and digest of the last closed round",
         doc: "With it a restarted daemon goes on counting where it stopped. When not set, it begins with round 0.",
+    },
+    Setting {
+        section: "admin",
+        key: "serve",
+        kind: Kind::Switch,
+        default: DefaultValue::Value("true"),
+        unit: "",
+        help: "Answer over HTTP: metrics, health, a status page",
+        doc: "On a thread of its own. Nothing can be changed there, and no round waits for who asks.",
+    },
+    Setting {
+        section: "admin",
+        key: "address",
+        kind: Kind::Address,
+        default: DefaultValue::Value("\"127.0.0.1:7448\""),
+        unit: "",
+        help: "Address and port of metrics, health and the status page",
+        doc: "Any address but a loopback one needs open = true. Each daemon on a machine needs a port of its own; with port 0 the \
+              system chooses one, which stands in the log.",
+    },
+    Setting {
+        section: "admin",
+        key: "open",
+        kind: Kind::Switch,
+        default: DefaultValue::Value("false"),
+        unit: "",
+        help: "Answer on an address that is not loopback",
+        doc: "Then whoever reaches the port may read who lies and who is absent, and the name and size of the job; no gradient \
+              and no token.",
     },
     Setting {
         section: "log",

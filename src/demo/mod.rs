@@ -22,7 +22,6 @@ pub mod process;
 pub mod record;
 pub mod report;
 pub mod run;
-pub(crate) mod svg;
 pub mod table;
 pub mod worker;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::record::{Leg, LegKind, Report, Step, list, percent};
-use super::svg::{Axes, LINE, Line, Scale, WIDTH, decade_ticks, escape};
+use crate::svg::{Axes, LINE, Line, Scale, WIDTH, decade_ticks, escape};
 
 /// Room on the left for tick labels, and on the right for the labels of lines.
 const LEFT: f64 = 52.0;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::plots;
 use super::record::{Leg, LegKind, Report, percent};
-use super::svg::escape;
 use super::table::size;
+use crate::svg::escape;
 
 /// Colours after Okabe and Ito, told apart by most colour-blind people; lines and cells also differ in dashes, width and height.
 const STYLE: &str = include_str!("report.css");

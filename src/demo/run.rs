@@ -295,6 +295,7 @@ impl Demo {
         }
         set("listen-transport", self.options.transport.to_string());
         set("rdma-devices", self.options.devices[0].to_string());
+        set("admin-serve", "false".into());
         set("log-format", "json".into());
         // A dozen processes share the cores with it.
         set("cores-map", r#"[["receive", "assemble", "decode", "push"]]"#.into());

@@ -35,6 +35,10 @@ impl Solond {
 
     /// As [`Solond::start_at`] by a command that runs `solond`, without waiting.
     pub fn spawn(mut command: Command, address: &str, flags: &[&str]) -> Solond {
+        // Tests run beside each other, and beside a daemon that has the default port.
+        if !flags.iter().any(|flag| flag.starts_with("--admin-")) {
+            command.args(["--admin-serve", "false"]);
+        }
         let mut child = command
             .args(["--listen-address", address, "--log-format", "json", "--log-level", "debug"])
             .args(flags)

@@ -28,7 +28,7 @@ class Daemon:
         compression: int = 1,
         listen: str = "127.0.0.1:0",
     ) -> None:
-        arguments = [SOLOND, "--listen-address", listen, "--listen-transport", "tcp", "--log-format", "json"]
+        arguments = [SOLOND, "--listen-address", listen, "--listen-transport", "tcp", "--log-format", "json", "--admin-serve", "false"]
         arguments += ["--cores-pin", "false", "--cores-idle", "park", "--memory-huge-pages", "off"]
         if not any(flag.startswith("--job-rule=mean") for flag in flags):
             arguments += [f"--job-groups={groups}", f"--job-adversaries={adversaries}", f"--job-compression={compression}"]

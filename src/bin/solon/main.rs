@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod plan;
 mod rdma;
+mod status;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Plan(plan::Arguments),
     Rdma(rdma::Arguments),
+    Status(status::Arguments),
     #[command(flatten)]
     BenchRole(bench::Role),
     /// One worker of the demonstration
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Rdma(arguments) => rdma::run(arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::DemoWorker(arguments) => solon::demo::worker::run(&arguments)
             .map_err(|error| Failure { exit: Exit::Failure, message: format!("worker {}: {error}", arguments.worker) }),
         Command::DemoDaemon { flags } => {

@@ -16,6 +16,7 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
     let rounds = rounds(layers, problems);
     let listen = listen(layers, problems);
     let push = push(layers, job.as_ref(), problems);
+    let admin = admin(layers, listen.as_ref(), problems);
     let tolerance = tolerance(layers, problems);
     let width = layers.count("chunks.width");
     if let (Some(job), Some(width)) = (&job, width) {
@@ -55,6 +56,7 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
             idle: layers.choice("cores.idle")?,
         },
         state: State { directory: layers.optional_path("state.directory")? },
+        admin: admin?,
         log: Log { format: layers.choice("log.format")?, level: layers.choice("log.level")? },
     })
 }
@@ -244,6 +246,35 @@ fn listen(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Listen> {
         connections_per_second: u32::try_from(layers.count("listen.connections_per_second")?).ok()?,
         write_deadline: layers.duration("listen.write_deadline_ms")?,
     })
+}
+
+fn admin(layers: &Layers, listen: Option<&Listen>, problems: &mut Vec<Problem>) -> Option<Option<Admin>> {
+    let Value::Address(address) = *layers.value("admin.address")? else { return None };
+    if !layers.switch("admin.serve")? {
+        return Some(None);
+    }
+    let before = problems.len();
+    let mut problem = |place, found, expected: &str, action: &str| {
+        let [expected, action] = [expected, action].map(String::from);
+        problems.push(Problem { place, object: "admin.address".into(), found, expected, action });
+    };
+    if !layers.switch("admin.open")? && !address.ip().to_canonical().is_loopback() {
+        problem(
+            layers.place_of(&["admin.address"]),
+            format!("{address}, which others can reach"),
+            "a loopback address",
+            "set admin.open = true if whoever reaches it may read who lies and who is absent",
+        );
+    }
+    if address.port() != 0 && listen.is_some_and(|listen| listen.address == address) {
+        problem(
+            layers.place_of(&["admin.address", "listen.address"]),
+            format!("{address}, where workers connect"),
+            "an address and port other than listen.address",
+            "use another port, or port 0 for any that is free",
+        );
+    }
+    (problems.len() == before).then_some(Some(Admin { address }))
 }
 
 fn push(layers: &Layers, job: Option<&Job>, problems: &mut Vec<Problem>) -> Option<Push> {

@@ -139,6 +139,9 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "cores.pin" => ("false", ""),
         "cores.idle" => ("\"yield\"", ""),
         "state.directory" => ("\"/var/lib/solond\"", ""),
+        "admin.serve" => ("false", ""),
+        "admin.address" => ("\"[::1]:80\"", ""),
+        "admin.open" => ("true", "admin.address = \"0.0.0.0:1\"\n"),
         "log.format" => ("\"json\"", ""),
         "log.level" => ("\"trace\"", ""),
         name => panic!("say here which other value {name} takes"),
@@ -164,7 +167,7 @@ fn every_setting_can_be_set_in_the_file_the_environment_and_by_flag() {
         }
         // It must also change something: a setting that nothing reads is a lie.
         let without = match companions {
-            "listen.address = \"0.0.0.0:1\"\n" => None,
+            "listen.address = \"0.0.0.0:1\"\n" | "admin.address = \"0.0.0.0:1\"\n" => None,
             "" if dimension.is_empty() => None,
             _ => Some(config(&base)),
         };
@@ -232,7 +235,7 @@ x = 1
         "s.toml:6: job.stragglers: found 64, expected an integer from 0 to 63; use at most 63",
         "s.toml:7: [job]: found the unknown key \"tolerance\", expected a setting of [job]; it belongs under [verify]",
         "s.toml:9: the file: found the unknown section \"chunk\", expected one of [job] [chunks] [rounds] [verify] [listen] \
-         [rdma] [push] [memory] [cores] [state] [log]; did you mean [chunks]?",
+         [rdma] [push] [memory] [cores] [state] [admin] [log]; did you mean [chunks]?",
         "s.toml:13: rounds.window: found 9, expected an integer from 2 to 8; use at most 8",
         "s.toml:14: rounds.deadline_ms: found true, expected an integer from 1 to 3600000; write it like deadline_ms = 10000",
         "s.toml:15: rounds.linger_ms: found -1, expected an integer from 0 to 3600000; use at least 0",
@@ -346,6 +349,21 @@ fn an_address_that_others_reach_needs_tokens_or_open() {
     assert!(
         problem("job.dimension = 1\nlisten.address = \"localhost:7447\"").contains("expected an IP address and a port")
     );
+}
+
+#[test]
+fn the_status_is_shown_to_others_only_where_that_is_asked_for_and_at_a_port_of_its_own() {
+    let file = |rest: &str| format!("[job]\ndimension = 1\n[admin]\n{rest}");
+    let address = |text: &str| Some(Admin { address: text.parse().unwrap() });
+    assert_eq!(config(&file("")).admin, address("127.0.0.1:7448"));
+    let text = problem(&file("address = \"[::]:7448\"\n"));
+    assert!(text.starts_with("s.toml:4: admin.address: found [::]:7448, which others can reach"), "{text}");
+    assert!(text.contains("set admin.open = true"), "{text}");
+    assert_eq!(config(&file("address = \"[::]:7448\"\nopen = true\n")).admin, address("[::]:7448"));
+    assert_eq!(config(&file("address = \"[::]:7448\"\nserve = false\n")).admin, None);
+    let text = problem(&file("address = \"127.0.0.1:7447\"\n"));
+    assert!(text.contains("found 127.0.0.1:7447, where workers connect") && text.contains("port 0"), "{text}");
+    config("job.dimension = 1\nlisten.address = \"127.0.0.1:0\"\nadmin.address = \"127.0.0.1:0\"\n");
 }
 
 #[test]

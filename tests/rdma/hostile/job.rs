@@ -30,7 +30,16 @@ impl Solond {
         let listen = format!("{}:0", DEVICES[1].address);
         let mut child = Command::new(program("solond"))
             .args(["--listen-address", &listen, "--rdma-devices", DEVICES[1].name, "--job-groups", "1"])
-            .args(["--log-format", "json", "--log-level", "info", "--chunks-width", &WIDTH.to_string()])
+            .args([
+                "--admin-serve",
+                "false",
+                "--log-format",
+                "json",
+                "--log-level",
+                "info",
+                "--chunks-width",
+                &WIDTH.to_string(),
+            ])
             .args(["--job-dimension", &DIMENSION.to_string(), "--rounds-deadline-ms", "30000"])
             .args(flags)
             .stderr(Stdio::piped())

@@ -1,4 +1,4 @@
-//! The little SVG that the report's plots need: axes, lines with labels at their ends, and escaping.
+//! The little SVG that plots need: axes, lines with labels at their ends, and escaping.
 //!
 //! A plot is 480 units wide and is shown 340 to 540 pixels wide, so that its text (13 units) stays readable on a phone.
 //! Colours are names of CSS variables, which the page sets for light and dark.
@@ -82,11 +82,16 @@ impl Axes {
         }
     }
 
-    /// Ticks below with step numbers, and the word.
+    /// Ticks below with step numbers.
     pub fn draw_steps(&self, svg: &mut String) {
+        self.draw_steps_of("step", svg);
+    }
+
+    /// Ticks below with the numbers of what `word` says.
+    pub fn draw_steps_of(&self, word: &str, svg: &mut String) {
         let ticks = step_ticks(&self.steps, (self.right - self.left) / 50.0);
         let ticks: Vec<(f64, String)> = ticks.into_iter().map(|step| (step, step.to_string())).collect();
-        self.draw_marks(&ticks, "step", svg);
+        self.draw_marks(&ticks, word, svg);
     }
 
     /// Ticks below with their labels, and what they count.
