@@ -44,7 +44,7 @@ SUMMARY = [
         colors=steps(GREEN, (0.5, YELLOW)),
     ),
     number(
-        "Undecodable rounds",
+        "Rounds without update",
         "Rounds in the time shown that gave no update.",
         "none",
         'sum by (instance) (increase(solon_rounds_total{$$,outcome!="complete"}[$__range]))',
