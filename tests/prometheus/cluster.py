@@ -89,9 +89,7 @@ class Cluster:
                 entry = json.loads(line)
                 self.log.append(line)
                 if entry.get("message") == "ready":
-                    self.address = entry["address"]
-                if entry.get("message") == ADMIN_READY:
-                    self.admin = entry["address"]
+                    self.address, self.admin = entry["address"], entry["admin"]
 
         threading.Thread(target=read, daemon=True).start()
         wait_for("solond to be ready", lambda: self.address and self.admin)
@@ -148,10 +146,6 @@ class Cluster:
                 child.send_signal(signal.SIGKILL)
         for _, child in self.children:
             child.wait(timeout=10)
-
-
-#: What the log says when the admin server listens.
-ADMIN_READY = "admin"
 
 
 class Prometheus:
