@@ -73,9 +73,9 @@ class Cluster:
             "job-stragglers": STRAGGLERS,
             "job-compression": COMPRESSION,
             "chunks-width": 256,
-            # Every word waits for every connected worker: every lie is seen in its round.
-            "rounds-deadline-ms": 1000,
-            "rounds-linger-ms": 1000,
+            # Words wait for connected workers, so that every lie is seen in its round; not until the deadline, or a worker that is stopped would cost rounds.
+            "rounds-deadline-ms": 2000,
+            "rounds-linger-ms": 200,
             # Workers pass updates on, so that the panels of the relay have data.
             "push-way": "relay",
             "cores-pin": "false",
@@ -133,6 +133,17 @@ class Cluster:
 
     def signal(self, worker, number):
         self.workers[worker].send_signal(number)
+
+    def knock(self):
+        """Something that does not speak Solon comes to the workers' port."""
+        host, port = self.address.split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\nHost: solon\r\n\r\n" + bytes(256))
+            stranger.settimeout(5)
+            try:
+                stranger.recv(1)
+            except OSError:
+                pass
 
     def metrics(self):
         return get(f"http://{self.admin}/metrics")

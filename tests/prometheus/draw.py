@@ -36,7 +36,9 @@ def shown(value, unit):
             if abs(value) >= 1024**power:
                 return f"{value / 1024**power:.3g} {name}" + ("/s" if unit == "Bps" else "")
         return f"{value:.3g} B" + ("/s" if unit == "Bps" else "")
-    if unit == "none" or abs(value) < 1000:
+    if unit == "none" and abs(value) >= 1000:
+        text = f"{value:.0f}"
+    elif abs(value) < 1000:
         text = f"{value:.0f}" if value == round(value) else f"{value:.3g}"
     else:
         power = min(3, int(math.log10(abs(value)) // 3))
@@ -87,7 +89,7 @@ def look(panel, value):
     for step in defaults.get("thresholds", {}).get("steps", []):
         if step["value"] is None or value >= step["value"]:
             color = COLORS.get(step["color"], step["color"])
-    return shown(value, defaults["unit"]), color
+    return shown(round(value) if defaults.get("decimals") == 0 else value, defaults["unit"]), color
 
 
 def series_of(panel, answers):
@@ -116,14 +118,18 @@ def draw_timeseries(picture, panel, answers, x, y, w, h, span):
     limit = next((step["value"] for step in defaults.get("thresholds", {}).get("steps", []) if step["value"] is not None), None)
     if limit is not None and high > limit / 4:
         high = max(high, limit * 1.05)
-    if high == low:
+    logarithmic = defaults["custom"].get("scaleDistribution", {}).get("type") == "log"
+    scale = (lambda v: math.log10(max(v, 1e-4))) if logarithmic else (lambda v: v)
+    if logarithmic:
+        low = max(min([value for value in values if value > 0] + [1.0]), 1e-4)
+    if high <= low:
         high = low + 1
     left, bottom = x + 58, y + h - 34
     right, top = x + w - 8, y + 6
     across = lambda t: left + (t - span[0]) / (span[1] - span[0]) * (right - left)
-    up = lambda v: bottom - (v - low) / (high - low) * (bottom - top)
+    up = lambda v: bottom - (scale(max(v, low)) - scale(low)) / (scale(high) - scale(low)) * (bottom - top)
     for part in range(5):
-        value = low + (high - low) * part / 4
+        value = low + (high - low) * part / 4 if not logarithmic else low * (high / low) ** (part / 4)
         picture.line([(left, up(value)), (right, up(value))], "#e4e4e4", 0.8)
         if part % 2 == 0:
             picture.text(left - 4, up(value) + 3, shown(value, defaults["unit"]), 9, "#666", "end")
@@ -140,7 +146,7 @@ def draw_timeseries(picture, panel, answers, x, y, w, h, span):
             picture.area(edge, color)
         pieces, last = [[]], None
         for t, v in points:
-            if last is not None and t - last > 2.5:
+            if last is not None and t - last > 3.5:
                 pieces.append([])
             pieces[-1].append((across(t), up(v)))
             last = t
@@ -176,13 +182,15 @@ def draw_bargauge(picture, panel, answers, x, y, w, h, span):
     found = series_of(panel, answers)
     most = max([points[-1][1] for _, points in found] + [1e-9])
     height = min(22, (h - 8) / max(len(found), 1))
+    names = min(max([len(name) for name, _ in found] + [1]) * 5.8 + 10, w / 2)
+    full = w - names - 80
     for at, (name, points) in enumerate(found):
         value = points[-1][1]
         text, color = look(panel, value)
         top = y + 4 + at * height
-        picture.text(x + 112, top + height * 0.7, name, 10, "#444", "end", width=106)
-        picture.rect(x + 118, top + 2, w - 190, height - 4, "#efefef")
-        picture.rect(x + 118, top + 2, (w - 190) * value / most, height - 4, color)
+        picture.text(x + names, top + height * 0.7, name, 10, "#444", "end", width=names)
+        picture.rect(x + names + 8, top + 2, full, height - 4, "#efefef")
+        picture.rect(x + names + 8, top + 2, full * value / most, height - 4, color)
         picture.text(x + w - 66, top + height * 0.7, text, 10, color)
 
 
@@ -191,7 +199,6 @@ def draw_timeline(picture, panel, answers, x, y, w, h, span):
     left, right, bottom = x + 76, x + w - 8, y + h - 34
     height = (bottom - y - 4) / max(len(found), 1)
     across = lambda t: left + (t - span[0]) / (span[1] - span[0]) * (right - left)
-    step = (right - left) / (span[1] - span[0])
     kinds = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
     for at, (name, points) in enumerate(found):
         top = y + 4 + at * height
@@ -200,7 +207,8 @@ def draw_timeline(picture, panel, answers, x, y, w, h, span):
         for end in range(1, len(points) + 1):
             if end == len(points) or points[end][1] != points[begin][1]:
                 _, color = look(panel, points[begin][1])
-                picture.rect(across(points[begin][0]), top + 1, across(points[end - 1][0]) - across(points[begin][0]) + step, height - 2, color, fill_opacity="0.75")
+                last = points[end][0] if end < len(points) else points[end - 1][0]
+                picture.rect(across(points[begin][0]), top + 1, across(last) - across(points[begin][0]), height - 2, color, fill_opacity="0.75")
                 begin = end
     for part in range(3):
         t = span[0] + (span[1] - span[0]) * part / 2

@@ -1,6 +1,6 @@
 """Who lied and when, how close honest noise comes to the tolerance, and how much may still go wrong."""
 
-from panels import EMPTY, GREEN, GREY, RED, YELLOW, bars, dashboard, number, query, series, steps, table, timeline
+from panels import EMPTY, MORE_LIARS, GREEN, GREY, RED, YELLOW, bars, dashboard, number, query, series, steps, table, timeline
 
 # What was worst, first: `or` keeps the first for each worker.
 STATE = """
@@ -33,6 +33,7 @@ SUMMARY = [
         "short",
         "increase(solon_lies_total{$$}[$__range])",
         "{{instance}}",
+        decimals=0,
         colors=steps(GREEN, (0.5, RED)),
     ),
     number(
@@ -41,6 +42,7 @@ SUMMARY = [
         "short",
         "increase(solon_suspects_total{$$}[$__range])",
         "{{instance}}",
+        decimals=0,
         colors=steps(GREEN, (0.5, YELLOW)),
     ),
     number(
@@ -49,6 +51,7 @@ SUMMARY = [
         "none",
         'sum by (instance) (increase(solon_rounds_total{$$,outcome!="complete"}[$__range]))',
         "{{instance}}",
+        decimals=0,
         colors=steps(GREEN, (0.5, RED)),
     ),
     number(
@@ -161,27 +164,36 @@ RESIDUALS = [
         "short",
         query("solon_group_noise_ratio{$$}", "group {{group}}"),
         limit=1,
+        logarithmic=True,
     ),
 ]
 
 MARGIN = [
     series(
+        "Liars that could still be corrected",
+        """Per group: as many as are connected beyond those that must agree, at most job.adversaries, less those that were named in the last five minutes. At 0 the
+        next liar makes rounds undecodable.""",
+        "none",
+        query(MORE_LIARS, "group {{group}}"),
+        below_zero=True,
+    ),
+    series(
         "Connected beyond what is needed",
-        "Workers of a group with a session, less those whose shards must agree: how many may leave, lie or be late. Below 0 the job stands still.",
+        "Workers of a group with a session, less those whose shards must agree: how many may leave or be late if nobody lies. Below 0 the job stands still.",
         "none",
         query("solon_group_connected_workers{$$} - on (job, instance) group_left () solon_job_needed_workers{$$}", "group {{group}}"),
         below_zero=True,
     ),
     series(
-        "Margin of each group",
-        "The same at the close of the last round: arrived, less named as liars, less needed. With early decision a round does not wait for the rest.",
+        "Margin of the last round",
+        "Per group: arrived, less named as liars, less needed. With early decision a round does not wait for the rest, so it is small.",
         "none",
         query("solon_group_margin_workers{$$}", "group {{group}}"),
         below_zero=True,
     ),
     series(
         "Rounds without margin",
-        "The part of rounds in whose weakest group nobody more could have failed.",
+        "The part of rounds in whose weakest group nobody more could have been missing.",
         "percentunit",
         query(
             """sum by (instance) (rate(solon_round_margin_workers_bucket{$$,le="0"}[$$]))
@@ -189,6 +201,7 @@ MARGIN = [
             "{{instance}}",
         ),
         max=1,
+        width=12,
     ),
     series(
         "Undecodable rounds",
@@ -197,6 +210,7 @@ MARGIN = [
         "ops",
         query('sum by (outcome) (rate(solon_rounds_total{$$,outcome!="complete"}[$$]))', "{{outcome}}"),
         stacked=True,
+        width=12,
     ),
     series(
         "Absent",
@@ -208,6 +222,7 @@ MARGIN = [
             "worker {{worker}}",
         ),
         max=1,
+        width=12,
     ),
     series(
         "Late",
@@ -219,6 +234,7 @@ MARGIN = [
             "worker {{worker}}",
         ),
         max=1,
+        width=12,
     ),
 ]
 

@@ -1,6 +1,6 @@
 """Is the job well, and if not, where to look."""
 
-from panels import EMPTY, GREEN, RED, YELLOW, bars, dashboard, number, query, series, steps
+from panels import EMPTY, MORE_LIARS, GREEN, RED, YELLOW, bars, dashboard, number, query, series, steps
 
 
 def quantiles(histogram, *parts):
@@ -44,13 +44,13 @@ NOW = [
         colors=steps(GREEN, (1, YELLOW)),
     ),
     number(
-        "Margin",
-        """How many more workers of the weakest group may fail or lie before a round is undecodable: those that arrived in the last round, less its
-        liars, less those that are needed. With early decision (rounds.linger_ms = 0) it is small in healthy operation: a round does not wait.""",
+        "More liars corrected",
+        """How many more liars the weakest group could correct: as many as are connected beyond those that must agree, at most job.adversaries, less those
+        that were named in the last five minutes. At 0 the next liar makes rounds undecodable.""",
         "none",
-        "min by (instance) (solon_group_margin_workers{$$})",
+        f"min by (instance) ({MORE_LIARS})",
         "{{instance}}",
-        colors=steps(RED, (0, YELLOW), (1, GREEN)),
+        colors=steps(RED, (1, GREEN)),
     ),
     number(
         "Liars, last hour",
@@ -66,10 +66,11 @@ NOW = [
         "none",
         'sum by (instance) (increase(solon_rounds_total{$$,outcome!="complete"}[1h]))',
         "{{instance}}",
+        decimals=0,
         colors=steps(GREEN, (0.5, RED)),
     ),
     number(
-        "Running since",
+        "Up for",
         "How long the daemon runs. Counters count from its start.",
         "s",
         "time() - process_start_time_seconds{$$}",
@@ -86,6 +87,7 @@ NOW = [
         width=12,
         height=4,
         colors=steps(RED),
+        noValue="none",
     ),
 ]
 
@@ -122,7 +124,7 @@ ROUNDS = [
     ),
     series(
         "Margin of each group",
-        "How many more workers of a group may fail or lie. Below 0 the round was undecodable. See the number above for early decision.",
+        "How many more workers of a group could have been missing in the last round: arrived, less its liars, less needed. Below 0 it was undecodable. With early decision (rounds.linger_ms = 0) it is small: a round does not wait for the rest.",
         "none",
         query("solon_group_margin_workers{$$}", "group {{group}}"),
         below_zero=True,

@@ -10,6 +10,16 @@ SELECTOR = 'job="$job",instance=~"$instance"'
 #: Begins the sentence in the description of a panel that has no data in healthy operation. Tests know it.
 EMPTY = "Empty while "
 
+#: Per group: how many more liars could be corrected, less those that were named in the last five minutes.
+MORE_LIARS = """
+((solon_group_connected_workers{$$} - on (job, instance) group_left () solon_job_needed_workers{$$}
+    <= on (job, instance) group_left () solon_job_adversaries{$$})
+  or solon_group_connected_workers{$$} * 0 + on (job, instance) group_left () solon_job_adversaries{$$})
+- on (job, instance, group) sum by (job, instance, group) (
+    (increase(solon_worker_named_rounds_total{$$}[5m]) > bool 0)
+    * on (job, instance, worker) group_left (group) solon_worker_info{$$})
+"""
+
 GREEN, YELLOW, RED, BLUE, GREY = "green", "yellow", "red", "blue", "#8e8e8e"
 
 
@@ -53,7 +63,7 @@ def _panel(kind, title, description, unit, queries, options, custom, width, heig
     }
 
 
-def series(title, description, unit, *queries, width=8, height=8, stacked=False, limit=None, below_zero=False, **defaults):
+def series(title, description, unit, *queries, width=8, height=8, stacked=False, limit=None, below_zero=False, logarithmic=False, **defaults):
     """Lines over time, from 0 unless values may be below it. `limit`: a dashed red line."""
     custom = {
         "drawStyle": "line",
@@ -65,19 +75,21 @@ def series(title, description, unit, *queries, width=8, height=8, stacked=False,
         "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
         "thresholdsStyle": {"mode": "dashed" if limit is not None else "off"},
     }
+    if logarithmic:
+        custom["scaleDistribution"] = {"type": "log", "log": 10}
     options = {
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
     defaults = {"color": {"mode": "palette-classic"}, **defaults}
-    if not below_zero:
+    if not below_zero and not logarithmic:
         defaults["min"] = 0
     if limit is not None:
         defaults["thresholds"] = steps("transparent", (limit, RED))
     return _panel("timeseries", title, description, unit, queries, options, custom, width, height, defaults)
 
 
-def number(title, description, unit, expression, legend="", width=4, height=4, colors=None, mappings=None, text="auto"):
+def number(title, description, unit, expression, legend="", width=4, height=4, colors=None, mappings=None, text="auto", **defaults):
     """The last value, large."""
     options = {
         "colorMode": "value",
@@ -90,7 +102,7 @@ def number(title, description, unit, expression, legend="", width=4, height=4, c
         "textMode": text,
         "wideLayout": True,
     }
-    defaults = {"color": {"mode": "thresholds"}, "thresholds": colors or steps("text"), "mappings": mappings or []}
+    defaults = {"color": {"mode": "thresholds"}, "thresholds": colors or steps("text"), "mappings": mappings or [], **defaults}
     queries = [query(expression, legend, instant=True)]
     return _panel("stat", title, description, unit, queries, options, {}, width, height, defaults)
 

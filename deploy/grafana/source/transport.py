@@ -124,6 +124,7 @@ UPDATES = [
         "none",
         "increase(solon_relay_way_changes_total{$$}[$__range])",
         "{{instance}}",
+        decimals=0,
     ),
     number(
         "Bad carriers",
@@ -131,6 +132,7 @@ UPDATES = [
         "none",
         "increase(solon_bad_carriers_total{$$}[$__range])",
         "{{instance}}",
+        decimals=0,
         colors=steps(GREEN, (0.5, YELLOW)),
     ),
     number(
@@ -139,6 +141,7 @@ UPDATES = [
         "none",
         "increase(solon_links_missing_total{$$}[$__range])",
         "{{instance}}",
+        decimals=0,
         colors=steps(GREEN, (0.5, YELLOW)),
     ),
     number(
@@ -147,6 +150,7 @@ UPDATES = [
         "none",
         "increase(solon_digest_mismatches_total{$$}[$__range])",
         "{{instance}}",
+        decimals=0,
         colors=steps(GREEN, (0.5, RED)),
     ),
     series(
