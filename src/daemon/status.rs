@@ -14,7 +14,7 @@ use super::config::Config;
 use super::history::{Closed, History, Past};
 use super::serve::{Daemon, relay_of};
 use crate::code::Rows;
-use crate::pipeline::{Board, Counter};
+use crate::pipeline::{Board, Counter, WorkerCount};
 use crate::wire::{RoundOutcome, WorkerSet};
 
 pub use document::{Group, Job, Liar, Round, State, Status, Totals, VERSION, Worker};
@@ -101,6 +101,7 @@ impl Fixed {
     pub fn status(&self, board: &Board, history: &History, health: &Health, now: Instant) -> Status {
         let ago = |then: Instant| now.saturating_duration_since(then).as_secs_f64();
         let counted = |counter| board.counted(counter);
+        let shards = |worker| board.measured().of_worker(WorkerCount::Accepted, worker);
         Status {
             version: VERSION,
             solond: env!("CARGO_PKG_VERSION").into(),
@@ -115,7 +116,9 @@ impl Fixed {
             job: self.job.clone(),
             next_round: board.closed(),
             liars: liars(history),
-            groups: (0..self.job.groups).map(|group| self.group(group, board.connected(group), history, now)).collect(),
+            groups: (0..self.job.groups)
+                .map(|group| self.group(group, board.connected(group), shards, history, now))
+                .collect(),
             rounds: history.rounds().map(|closed| round(closed, ago(closed.at))).collect(),
             totals: Totals {
                 rounds_complete: counted(Counter::RoundsComplete),
@@ -125,13 +128,20 @@ impl Fixed {
                 shards_corrupt: counted(Counter::ShardsCorrupt),
                 violations: counted(Counter::Violations),
                 rdma_sessions: counted(Counter::RdmaSessions),
-                bytes_received: counted(Counter::BytesReceived),
-                bytes_sent: counted(Counter::BytesSent),
+                bytes_received: counted(Counter::BytesReceived) + counted(Counter::RdmaBytesReceived),
+                bytes_sent: counted(Counter::BytesSent) + counted(Counter::RdmaBytesSent),
             },
         }
     }
 
-    fn group(&self, group: usize, connected: Rows, history: &History, now: Instant) -> Group {
+    fn group(
+        &self,
+        group: usize,
+        connected: Rows,
+        shards: impl Fn(usize) -> u64,
+        history: &History,
+        now: Instant,
+    ) -> Group {
         let one = |row: usize| {
             let worker = group * self.job.redundancy + row;
             let past = &history.workers()[worker];
@@ -141,6 +151,7 @@ impl Fixed {
                 connected: connected.contains(row),
                 left: past.left.clone().filter(|_| !connected.contains(row)),
                 seen_seconds_ago: past.seen.map(|seen| now.saturating_duration_since(seen).as_secs_f64()),
+                shards: shards(worker),
                 lies: past.lies,
                 last_lie_round: past.last_lie,
                 absences: past.absences,

@@ -142,6 +142,8 @@ impl Needs {
 pub struct Live {
     /// Of the address that is to be listened on.
     pub listening: Listening,
+    /// Of the address of the status pages; None if they are off.
+    pub admin: Option<Listening>,
     /// Of the verbs library.
     pub verbs: Verbs,
 }
@@ -149,7 +151,11 @@ pub struct Live {
 impl Live {
     /// Tries it, on this machine.
     pub fn here(config: &Config) -> Live {
-        Live { listening: Listening::try_out(config.listen.address), verbs: Verbs::try_out(config) }
+        Live {
+            listening: Listening::try_out(config.listen.address),
+            admin: config.admin.as_ref().map(|admin| Listening::try_out(admin.address)),
+            verbs: Verbs::try_out(config),
+        }
     }
 }
 
@@ -182,7 +188,7 @@ impl Facts {
         Facts {
             needs: Needs::of(&config, &system),
             memory: Memory::look(machine),
-            network: Network::look(machine, live.listening),
+            network: Network::look(machine, live.listening, live.admin),
             rdma: Rdma::look(machine, live.verbs),
             files: Files::look(machine, &config),
             system,

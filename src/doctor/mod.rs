@@ -172,6 +172,13 @@ pub const CHECKS: &[Check] = &[
     check("network", "port", "nobody else listens there", "operations.md#exit-codes", network::port),
     check(
         "network",
+        "status pages",
+        "`admin.address` is one of this machine, and nobody else listens there",
+        "operations.md#status-and-health",
+        network::admin,
+    ),
+    check(
+        "network",
         "socket buffers",
         "net.core.rmem_max and wmem_max, against what each connection asks for",
         "doctor.md#socket-buffers",

@@ -62,17 +62,19 @@ impl Listening {
 #[derive(Clone, Debug)]
 pub struct Network {
     listening: Listening,
+    admin: Option<Listening>,
     /// The most that a socket may ask for: to receive, to send.
     buffers: [Option<usize>; 2],
     ports: Option<(u16, u16)>,
 }
 
 impl Network {
-    pub(super) fn look(machine: &Machine, listening: Listening) -> Network {
+    pub(super) fn look(machine: &Machine, listening: Listening, admin: Option<Listening>) -> Network {
         let range = machine.read("proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
         let mut range = range.split_whitespace().map(|number| number.parse().ok());
         Network {
             listening,
+            admin,
             buffers: ["rmem_max", "wmem_max"].map(|name| machine.number(&format!("proc/sys/net/core/{name}"))),
             ports: range.next().flatten().zip(range.next().flatten()),
         }
@@ -115,6 +117,39 @@ pub(super) fn port(facts: &Facts) -> Outcome {
             format!("{address} cannot be listened on: {error}"),
             "a port that this user may have",
             "ports below net.ipv4.ip_unprivileged_port_start (1024) are root's: choose another one",
+        ),
+    }
+}
+
+/// Can the status pages be served where they are to be?
+pub(super) fn admin(facts: &Facts) -> Outcome {
+    let (Some(admin), Some(listening)) = (&facts.config.admin, &facts.network.admin) else {
+        return Outcome::skip("admin.serve = false: no status pages, no metrics");
+    };
+    let address = admin.address;
+    let running = facts.network.listening == Listening::Solond;
+    match listening {
+        Listening::Free => Outcome::pass(format!("{address} is free")),
+        Listening::Solond | Listening::Taken if running => {
+            Outcome::of(Status::Note, format!("{address} is taken, and a solond runs here already"), "", "solon status")
+        }
+        Listening::Solond | Listening::Taken => Outcome::of(
+            Status::Fail,
+            format!("another program listens at {address}"),
+            "a free port",
+            format!("`ss -ltnp sport = :{}` says which one; stop it, or change admin.address", address.port()),
+        ),
+        Listening::Elsewhere => Outcome::of(
+            Status::Fail,
+            format!("{} is not an address of this machine", address.ip()),
+            "an address that `ip address` shows, or 127.0.0.1",
+            "correct admin.address",
+        ),
+        Listening::Refused(error) => Outcome::of(
+            Status::Fail,
+            format!("{address} cannot be listened on: {error}"),
+            "a port that this user may have",
+            "choose another admin.address",
         ),
     }
 }

@@ -126,6 +126,8 @@ pub struct Worker {
     pub left: Option<String>,
     /// Since a shard of it was part of a round, or it joined.
     pub seen_seconds_ago: Option<f64>,
+    /// Shards of it whose checks passed.
+    pub shards: u64,
     /// Rounds in which it lied.
     pub lies: u64,
     /// The last of them.

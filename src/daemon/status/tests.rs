@@ -35,7 +35,7 @@ pub fn made_up() -> Status {
     history.observe(&Event::Left { worker: 3, why: Disconnect::Closed }, start + Duration::from_secs(70));
     let now = start + Duration::from_secs(75);
     let connected = [Rows::from_bits(0b0111), Rows::from_bits(0b0111)];
-    let groups = (0..2).map(|group| fixed.group(group, connected[group], &history, now)).collect();
+    let groups = (0..2).map(|group| fixed.group(group, connected[group], |_| 350, &history, now)).collect();
     Status {
         version: VERSION,
         solond: text("0.1.0"),

@@ -17,6 +17,7 @@ struct Planted {
     ports: Result<Result<Vec<Port>, ProbeError>, String>,
     trial: Result<f64, TrialError>,
     listening: Listening,
+    admin: Listening,
     flags: Vec<String>,
 }
 
@@ -44,6 +45,7 @@ impl Planted {
             ports: Ok(Ok(vec![port])),
             trial: Ok(1e-3),
             listening: Listening::Free,
+            admin: Listening::Free,
             flags: ["--job-dimension", "1000000", "--listen-address", "0.0.0.0:7447", "--listen-open"]
                 .map(str::to_owned)
                 .to_vec(),
@@ -127,6 +129,11 @@ impl Planted {
         self
     }
 
+    fn admin(mut self, listening: Listening) -> Planted {
+        self.admin = listening;
+        self
+    }
+
     fn report(self) -> Report {
         let flags: Vec<OsString> = self.flags.iter().map(OsString::from).collect();
         let job = Job::read(None, &flags, []).unwrap();
@@ -135,7 +142,8 @@ impl Planted {
         let trial = matches!(choice, Some(Ok(_))).then_some(self.trial);
         let verbs = Verbs { ports: self.ports, trial, choice };
         let machine = Machine::below(self.root.path());
-        Report::of(&Facts::look(job, &machine, Live { listening: self.listening, verbs }))
+        let admin = job.config.admin.is_some().then_some(self.admin);
+        Report::of(&Facts::look(job, &machine, Live { listening: self.listening, admin, verbs }))
     }
 
     /// What a check says.
@@ -307,6 +315,15 @@ fn addresses_and_ports_that_cannot_be_had_are_named() {
     with(Listening::Taken).names(Fail, "port", &["another program listens at 0.0.0.0:7447", "ss -ltnp"]);
     with(Listening::Solond).names(Note, "port", &["a solond listens"]);
     with(Listening::Refused("Permission denied".into())).names(Fail, "port", &["ip_unprivileged_port_start"]);
+    let pages = |listening| Planted::new().admin(listening);
+    pages(Listening::Taken).names(
+        Fail,
+        "status pages",
+        &["another program listens at 127.0.0.1:7448", "admin.address"],
+    );
+    pages(Listening::Taken).listening(Listening::Solond).names(Note, "status pages", &["a solond runs here"]);
+    pages(Listening::Elsewhere).names(Fail, "status pages", &["not an address of this machine"]);
+    pages(Listening::Taken).flag("admin-serve", "false").names(Status::Skip, "status pages", &["admin.serve"]);
     let small = Planted::new().file("proc/sys/net/core/rmem_max", "212992\n");
     small.names(Note, "socket buffers", &["rmem_max 208 KiB", "sysctl net.core.rmem_max="]);
     let few = Planted::new().file("proc/sys/net/ipv4/ip_local_port_range", "40000 40009\n").flag("push-way", "relay");
@@ -360,7 +377,7 @@ fn everything_wrong_with_a_configuration_is_listed_and_nothing_assumed_is_a_fail
     assert_eq!(job.given, Given::Assumed);
     let planted = Planted::new().file("proc/meminfo", "MemAvailable: 100 kB\n");
     let verbs = Verbs { ports: planted.ports, trial: None, choice: None };
-    let live = Live { listening: Listening::Taken, verbs };
+    let live = Live { listening: Listening::Taken, admin: None, verbs };
     let report = Report::of(&Facts::look(job, &Machine::below(planted.root.path()), live));
     assert_eq!(report.count(Status::Fail), 0);
     assert!(report.count(Status::Warn) >= 2, "{report:#?}");
@@ -373,7 +390,7 @@ fn a_machine_that_says_nothing_at_all_is_looked_at_without_a_failure_of_the_prog
     let root = tempfile::tempdir().unwrap();
     let job = Job::read(None, &[], []).unwrap();
     let verbs = Verbs { ports: Err("no library".into()), trial: None, choice: None };
-    let live = Live { listening: Listening::Free, verbs };
+    let live = Live { listening: Listening::Free, admin: None, verbs };
     let report = Report::of(&Facts::look(job, &Machine::below(root.path()), live));
     assert_eq!(report.findings.len(), CHECKS.len());
     assert_eq!(report.count(Status::Fail), 0, "{report:#?}");
