@@ -114,6 +114,8 @@ pub struct Verify {
     pub projections: usize,
     /// How thoroughly words are checked in which nobody is known to lie.
     pub check: Check,
+    /// What becomes of workers that compute differently than their group.
+    pub mixed: Mixed,
 }
 
 /// Where workers connect.
@@ -230,6 +232,17 @@ pub enum Check {
     Random,
     /// Every combination that must vanish: nothing is left to chance
     Full,
+}
+
+/// What becomes of workers that say that they compute differently than their group. The line of each word is its help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mixed {
+    /// The log names them
+    Warn,
+    /// They cannot join, and are disconnected
+    Refuse,
+    /// Nothing
+    Ignore,
 }
 
 /// What a core does while there is nothing to do.

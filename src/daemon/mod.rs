@@ -17,6 +17,7 @@ pub mod exit;
 mod journal;
 mod machine;
 pub mod metrics;
+mod mixed;
 mod report;
 pub mod run;
 pub mod serve;

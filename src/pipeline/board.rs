@@ -82,9 +82,11 @@ pub enum Counter {
     BadCarriers,
     /// Updates that a worker has otherwise than they were pushed.
     DigestMismatches,
+    /// Workers that were found to compute differently than their group.
+    MixedWorkers,
 }
 
-const COUNTERS: usize = Counter::DigestMismatches as usize + 1;
+const COUNTERS: usize = Counter::MixedWorkers as usize + 1;
 
 /// What is known of one round that is not over, or was not long ago.
 #[derive(Debug)]
@@ -110,7 +112,10 @@ pub struct Board {
     connected: Box<[AtomicU64]>,
     /// Per worker: the first round that its session takes part in.
     ready_from: Box<[AtomicU64]>,
-    /// Counts changes of the two above.
+    /// Per worker: sessions up to this one are to end; and how often that changed.
+    dismissed: Box<[AtomicU64]>,
+    dismissals: AtomicU64,
+    /// Counts changes of who has a session and from when on it takes part.
     membership: AtomicU64,
     /// Per worker: words about links and chunks that the pusher has heard.
     heard: Box<[AtomicU64]>,
@@ -159,6 +164,8 @@ impl Board {
             grants: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
             connected: (0..parameters.groups()).map(|_| AtomicU64::new(0)).collect(),
             ready_from: (0..parameters.workers()).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            dismissed: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
+            dismissals: AtomicU64::new(0),
             membership: AtomicU64::new(0),
             relays: AtomicBool::new(false),
             heard: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
@@ -237,6 +244,21 @@ impl Board {
     pub(super) fn set_ready_from(&self, worker: usize, round: u64) {
         self.ready_from[worker].store(round, Ordering::Relaxed);
         self.membership.fetch_add(1, Ordering::Release);
+    }
+
+    /// Sessions of `worker` up to this one are to end.
+    pub(super) fn dismiss(&self, worker: usize, session: u64) {
+        self.dismissed[worker].store(session, Ordering::Relaxed);
+        self.dismissals.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn is_dismissed(&self, worker: usize, session: u64) -> bool {
+        session <= self.dismissed[worker].load(Ordering::Relaxed)
+    }
+
+    /// Changes with every [`Board::dismiss`].
+    pub(super) fn dismissals(&self) -> u64 {
+        self.dismissals.load(Ordering::Acquire)
     }
 
     pub(super) fn set_connected(&self, worker: usize, connected: bool) {

@@ -387,6 +387,12 @@ impl Handle {
         self.wake();
     }
 
+    /// Ends this session of a worker: it computes differently than its group.
+    pub fn dismiss(&self, worker: u32, session: u64) {
+        self.board.dismiss(worker as usize, session);
+        self.wake();
+    }
+
     /// The bells of all reactors.
     pub fn bells(&self) -> Arc<[Arc<Bell>]> {
         self.bells.clone()

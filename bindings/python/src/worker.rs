@@ -1,5 +1,6 @@
 //! A worker of a job, and how one joins.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -10,7 +11,7 @@ use pyo3::types::{PyAny, PyTuple};
 use solon::attacks::{Attack, Liar, Means};
 use solon::client::{self, ClientError, Forked, Given, Interrupt, JoinOptions, Tamper};
 use solon::transport::Transport;
-use solon::wire;
+use solon::wire::{self, Field};
 
 use crate::buffer::Numbers;
 use crate::errors::{busy, client_error, forked, join_error, left, not_configured, wrong_value};
@@ -50,7 +51,7 @@ fn seconds(py: Python<'_>, what: &str, seconds: f64) -> PyResult<Duration> {
 /// Joins a job.
 #[pyfunction]
 #[pyo3(signature = (endpoint=None, *, job=None, worker=None, token=None, join_timeout=10.0, round_timeout=600.0, transport="auto",
-                    advertise=None))]
+                    advertise=None, fingerprint=None))]
 #[allow(clippy::too_many_arguments)] // One keyword each.
 pub(crate) fn join(
     py: Python<'_>,
@@ -62,6 +63,7 @@ pub(crate) fn join(
     round_timeout: f64,
     transport: &str,
     advertise: Option<&str>,
+    fingerprint: Option<BTreeMap<String, String>>,
 ) -> PyResult<Worker> {
     let worker = worker.map(u32::try_from).transpose().map_err(|_| {
         wrong_value(py, "the worker's index is not a number from 0 to 4294967295".into(), "indices count from 0")
@@ -80,6 +82,13 @@ pub(crate) fn join(
         })
     };
     options.advertise = advertise.map(address).transpose()?;
+    for (name, text) in fingerprint.into_iter().flatten() {
+        let field = Field::ALL.into_iter().find(|field| field.name() == name).ok_or_else(|| {
+            let cause = format!("fingerprint has {name:?}, expected framework, version, threads, device and dtype");
+            wrong_value(py, cause, "solon.fingerprint() and solon.torch.fingerprint() make one")
+        })?;
+        *options.fingerprint.get_mut(field) = text;
+    }
     let signal = Arc::<Signal>::default();
     options.interrupt = Some(interrupt(signal.clone()));
     let joined = py.detach(|| client::Worker::join(&options));

@@ -2,6 +2,7 @@
 
 import unittest
 import warnings
+from unittest import mock
 
 import solon
 from support import Daemon, in_threads, join
@@ -335,6 +336,22 @@ class Together(unittest.TestCase):
         with Daemon(solon.torch.dimension(network()), groups=2, adversaries=0) as daemon, join(daemon, 0) as worker:
             with self.assertWarnsRegex(UserWarning, "2 times the mean.*--job-scale to 0.5"):
                 solon.torch.Exchange(network(), worker)
+
+    def test_an_exchange_says_how_it_computes(self):
+        model = network()
+        words = solon.torch.fingerprint(model)
+        self.assertEqual((words["framework"], words["threads"]), ("torch", str(torch.get_num_threads())))
+        self.assertIn(torch.__version__, words["version"])
+        self.assertRegex(words["device"], r"^cpu, \S+, \S+ ")
+        self.assertTrue(words["dtype"].startswith("float32, matmul highest"))
+        given = {"transport": "tcp", "mean": False}
+        with Daemon(solon.torch.dimension(model), "--verify-mixed=refuse", adversaries=0, compression=2) as daemon:
+            given["endpoint"] = daemon.endpoint
+            with join(daemon, 0, fingerprint=words | {"threads": "77"}), mock.patch.dict("os.environ", SOLON_WORKER="1"):
+                with self.assertRaisesRegex(solon.Refused, "threads differ"):
+                    solon.torch.Exchange(model, **given)
+                with solon.torch.Exchange(model, fingerprint={}, **given) as exchange:
+                    self.assertEqual(exchange.worker.plan.worker, 1)
 
     def test_seeds_are_those_of_group_and_step(self):
         class Plan:

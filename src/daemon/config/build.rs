@@ -40,6 +40,7 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
             tolerance: tolerance?,
             projections: layers.count("verify.projections")?,
             check: layers.choice("verify.check")?,
+            mixed: layers.choice("verify.mixed")?,
         },
         listen: listen?,
         rdma: rdma(layers)?,
