@@ -1,10 +1,10 @@
-//! How the groups of a job come together: who computes differently than its group.
+//! How the groups of a job come together: who computes differently than its group, and who is waited for.
 
 mod common;
 
 use std::time::Duration;
 
-use common::{Solond, gradient};
+use common::{Solond, distance, gradient};
 use solon::client::{ClientError, Fault, JoinError, Worker};
 use solon::wire::{Fingerprint, Refusal};
 
@@ -101,4 +101,51 @@ fn where_it_is_refused_the_odd_one_learns_why_and_those_that_fit_go_on_whoever_c
     workers.push(join(&solond, 2, "1").unwrap());
     exchange(&mut workers);
     exchange(&mut workers);
+}
+
+/// Three of whom one may be missing: two would be enough for a round.
+const WITH_ALL: [&str; 4] = ["--job-adversaries", "1", "--rounds-begin-with", "all"];
+
+#[test]
+fn a_job_that_begins_with_all_waits_for_the_last_and_that_one_misses_nothing() {
+    // The deadline is so short that it would pass many times if it ran.
+    let mut solond = with(&[&WITH_ALL[..], &["--rounds-deadline-ms", "20"]].concat());
+    let work = |mut worker: Worker| {
+        let joined = worker.joined().round;
+        // Once all have begun a round may still be too slow for so short a deadline.
+        let mut update = gradient(0, 0, D);
+        let round = match worker.exchange(&mut update) {
+            Ok(_) if distance(&update, 1, 0) < 1e-6 => 0,
+            Err(ClientError::Undecodable { round, .. }) => round,
+            other => panic!("{other:?}"),
+        };
+        (joined, round)
+    };
+    let early: Vec<Worker> = (0..2).map(|worker| solond.join(worker)).collect();
+    std::thread::scope(|scope| {
+        let mut ends: Vec<_> = early.into_iter().map(|worker| scope.spawn(move || work(worker))).collect();
+        let line: serde_json::Value = serde_json::from_str(&solond.find("the first round waits")).unwrap();
+        assert_eq!(line["workers"], "2", "{line}");
+        assert_eq!(solond.count("\"round "), 0, "no round has ended");
+        let last = solond.join(2);
+        ends.push(scope.spawn(move || work(last)));
+        for end in ends {
+            assert_eq!(end.join().unwrap(), (0, 0));
+        }
+    });
+}
+
+#[test]
+fn a_job_that_goes_on_from_its_journal_waits_for_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = ["--state-directory", directory.path().to_str().unwrap()];
+    let mut solond = with(&[&WITH_ALL[..], &state].concat());
+    let mut workers: Vec<Worker> = (0..3).map(|worker| solond.join(worker)).collect();
+    exchange(&mut workers);
+    solond.signal("-KILL");
+    solond.exit_code();
+    let solond = with(&[&WITH_ALL[..], &state].concat());
+    let mut two: Vec<Worker> = (0..2).map(|worker| solond.join(worker)).collect();
+    assert_eq!(two[0].joined().round, 1);
+    exchange(&mut two);
 }

@@ -26,7 +26,7 @@ pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, Precision, ROWS_MAX};
 use crate::memory::HugePages;
-pub use crate::pipeline::StageName as Stage;
+pub use crate::pipeline::{Begin, StageName as Stage};
 use crate::transport::{Transport, rdma};
 use crate::wire::{CHUNKS_MAX, RELAY_WORKERS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
@@ -103,6 +103,8 @@ pub struct Rounds {
     pub deadline: Duration,
     /// How long to wait for more shards once r_c + s agree; at most `deadline`.
     pub linger: Duration,
+    /// Who has to be there before the first round.
+    pub begin: Begin,
 }
 
 /// When shards agree.

@@ -135,6 +135,7 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         secret,
         resume: None,
         relay: relay_of(config).ok(),
+        begin: config.rounds.begin,
     })
 }
 

@@ -4,7 +4,7 @@
 //! its environment variable `SOLON_SECTION_KEY`, all help, the example file, the docs page and the checks of its type
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
-use super::config::{Check, Generator, Idle, Level, LogFormat, Mixed, PushWay, Rule};
+use super::config::{Begin, Check, Generator, Idle, Level, LogFormat, Mixed, PushWay, Rule};
 use crate::code::Precision;
 use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
@@ -295,6 +295,17 @@ pub const SETTINGS: &[Setting] = &[
         help: "Time to wait for more shards once compression + adversaries of them have arrived",
         doc: "0 decides at once. As long as deadline_ms waits for every connected worker: then the last bit of a result \
               does not depend on the order in which shards arrive, and every liar is named.",
+    },
+    Setting {
+        section: "rounds",
+        key: "begin_with",
+        kind: Kind::Choice(words::<Begin>),
+        default: DefaultValue::Value("\"any\""),
+        unit: "",
+        help: "Who must have joined before the first round of the job can begin",
+        doc: "With \"any\" a worker that joins while the first rounds are under way has missed updates. With \"all\" no round begins, and \
+              no deadline runs, before every worker has joined once; the log says every 10 s who is missing. A worker that never comes \
+              keeps the job from beginning. A job that goes on from its journal (state.directory) waits for nobody.",
     },
     Setting {
         section: "verify",

@@ -8,7 +8,7 @@ use crate::code::Rows;
 use crate::wire::{Resume, WORKERS_MAX, WorkerSet};
 
 use super::noise::{Counts, Noise};
-use super::{Job, StageName};
+use super::{Begin, Job, StageName};
 
 /// What is counted over the life of the daemon. Each is a plain rising number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,9 @@ pub struct Board {
     /// Per worker: sessions up to this one are to end; and how often that changed.
     dismissed: Box<[AtomicU64]>,
     dismissals: AtomicU64,
+    /// Workers whose first join is waited for before the first round; and whether nobody is.
+    awaited: [AtomicU64; WORKERS_MAX / 64],
+    begun: AtomicBool,
     /// Counts changes of who has a session and from when on it takes part.
     membership: AtomicU64,
     /// Per worker: words about links and chunks that the pusher has heard.
@@ -155,7 +158,13 @@ impl Board {
             received_ratio: AtomicU32::new(0),
             begun: AtomicU64::new(0),
         };
+        // Only before the first round of all: a job that goes on after a restart may have lost workers for good.
+        let waits = job.begin == Begin::All && job.resume.is_none();
+        let awaited = zeros();
+        (0..parameters.workers()).filter(|_| waits).for_each(|worker| mark(&awaited, worker));
         Board {
+            awaited,
+            begun: AtomicBool::new(!waits),
             base: OnceLock::new(),
             redundancy: parameters.redundancy(),
             first: job.first_round(),
@@ -233,6 +242,29 @@ impl Board {
     pub(super) fn expected(&self, group: usize, round: u64) -> Rows {
         let from = |row: usize| self.ready_from[group * self.redundancy + row].load(Ordering::Relaxed);
         self.connected(group).iter().filter(|row| from(*row) <= round).collect()
+    }
+
+    /// Those whose first join the first round waits for.
+    pub fn awaited(&self) -> WorkerSet {
+        workers_of(std::array::from_fn(|at| self.awaited[at].load(Ordering::Relaxed)))
+    }
+
+    /// May shards come? Not before everybody is ready whom the first round waits for.
+    pub(super) fn begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// A worker is ready; `true` if it is the last one that the first round has waited for.
+    pub(super) fn came(&self, worker: usize) -> bool {
+        if self.begun.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.awaited[worker / 64].fetch_and(!(1 << (worker % 64)), Ordering::Relaxed);
+        let all = self.awaited.iter().all(|bits| bits.load(Ordering::Relaxed) == 0);
+        if all {
+            self.begun.store(true, Ordering::Release);
+        }
+        all
     }
 
     /// Changes whenever [`Board::expected`] may: who asks for it first and remembers it never misses a change.

@@ -77,6 +77,17 @@ pub struct Job {
     pub resume: Option<Resume>,
     /// How workers pass updates on to each other, if they do.
     pub relay: Option<Relay>,
+    /// Who has to be there before the first round of all can begin.
+    pub begin: Begin,
+}
+
+/// Who has to be there before a job's first round can begin. The line of each word is its help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Begin {
+    /// Nobody is waited for
+    Any,
+    /// Every worker must have joined once
+    All,
 }
 
 /// How workers pass updates on to each other.

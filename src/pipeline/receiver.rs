@@ -232,6 +232,10 @@ impl Receiver {
 
     /// Posts the free slots of a worker and grants as many credits.
     fn post(&mut self, index: usize) -> bool {
+        // Who has no credit sends nothing, and no time runs.
+        if !self.board.begun() && !planted(Bug::BeginEarly) {
+            return false;
+        }
         let Some(peer) = &mut self.peers[index] else { return false };
         while let Some(slot) = peer.inbound.give_back() {
             peer.landing.posted.push_back(slot);

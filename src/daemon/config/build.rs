@@ -205,7 +205,8 @@ fn rounds(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Rounds> {
         });
         return None;
     }
-    Some(Rounds { window: layers.count("rounds.window")?, deadline, linger })
+    let begin = layers.choice("rounds.begin_with")?;
+    Some(Rounds { window: layers.count("rounds.window")?, deadline, linger, begin })
 }
 
 fn listen(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Listen> {

@@ -69,7 +69,10 @@ fn defaults_are_those_of_the_design() {
     assert_eq!((config.job.name.as_str(), config.job.rule, config.job.dimension), ("default", Rule::Solon, 1000));
     assert_eq!((config.job.scale, config.job.code), (1.0, Generator::Systematic));
     assert_eq!(config.chunks.width, 16_384);
-    assert_eq!(config.rounds, Rounds { window: 2, deadline: Duration::from_secs(10), linger: Duration::ZERO });
+    assert_eq!(
+        config.rounds,
+        Rounds { window: 2, deadline: Duration::from_secs(10), linger: Duration::ZERO, begin: Begin::Any }
+    );
     assert_eq!(
         config.verify,
         Verify { tolerance: 6.0 / 16_777_216.0, projections: 4, check: Check::Random, mixed: Mixed::Warn }
@@ -126,6 +129,7 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "chunks.width" | "memory.updates" | "listen.connections_per_second" => ("100", ""),
         "rounds.deadline_ms" | "rounds.linger_ms" | "listen.handshake_ms" | "listen.write_deadline_ms" => ("1_500", ""),
         "verify.check" => ("\"full\"", ""),
+        "rounds.begin_with" => ("\"all\"", ""),
         "verify.mixed" => ("\"refuse\"", ""),
         "verify.tolerance" => ("1e-6", ""),
         "listen.address" => ("\"[::1]:80\"", ""),
