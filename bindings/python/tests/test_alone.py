@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import unittest
@@ -252,6 +253,13 @@ class Trouble(unittest.TestCase):
                 except solon.Timeout:
                     pass
             self.assertEqual(update, floats(2, 4, 6, 8))
+
+    def test_ctrl_c_ends_a_join(self):
+        # Who connects is never answered.
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+            with self.assertRaises(KeyboardInterrupt):
+                solon.join("127.0.0.1:%d" % silent.getsockname()[1], worker=0, join_timeout=PATIENCE)
 
     def test_ctrl_c_ends_a_wait(self):
         with Daemon(4, adversaries=0, groups=2) as daemon, join(daemon, 0) as worker, join(daemon, 1) as other:

@@ -1,5 +1,7 @@
 """solon.torch in this process: one worker on its own, or a few in threads, with a real daemon."""
 
+import signal
+import threading
 import unittest
 import warnings
 from unittest import mock
@@ -207,6 +209,21 @@ class Alone(unittest.TestCase):
             exchange.step()
             self.optimizer.step()
         self.assert_trained(trained(1))
+
+    def test_ctrl_c_ends_a_step_whose_gradients_wait_to_be_sent(self):
+        few = ["--chunks-width=8", "--memory-credits=2", "--job-scale=0.5"]
+        daemon = self.enterContext(Daemon(solon.torch.dimension(self.model), *few, groups=2, adversaries=0))
+        worker, _other = self.enterContext(join(daemon, 0)), self.enterContext(join(daemon, 1))
+        exchange = solon.torch.Exchange(self.model, worker, overlap=True)
+        loss_of(self.model, 0).backward()
+        # Its thread is out of credits, since nobody else sends; it has the worker.
+        main = threading.main_thread().ident
+        threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT]).start()
+        with self.assertRaises(KeyboardInterrupt):
+            exchange.step()
+        self.assertTrue(all(parameter.grad.abs().sum() == 0 for parameter in self.model.parameters()))
+        self.assertEqual(worker.next_round, 1)
+        exchange.close()
 
     def test_after_an_error_gradients_are_zero(self):
         exchange = self.exchange()
