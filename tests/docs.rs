@@ -15,10 +15,11 @@ use solon::pipeline::Limits;
 use solon::transport::LinkFailure;
 use solon::transport::rdma::immediate::Immediate;
 use solon::wire::{
-    ATTACH_BYTES, Area, CHALLENGE_BYTES, Credential, Endpoint, GREETED_BYTES, GREETING_BYTES, HEADER_BYTES,
-    HELLO_BYTES, Header, HeaderError, Identity, Kind, LinkEnds, LinkOrder, OFFER_BYTES, Plan, REPORT_BYTES, Refusal,
-    Report, Resume, RoundOutcome, Rule, UPDATE_OFFSET, UndecodableReason, VERSION, Violation, WELCOME_BYTES, Welcome,
-    attach_frame, challenge_frame, header_bytes, hello_frame, offer_frame, refusal_frame, short_payload, welcome_frame,
+    ATTACH_BYTES, Area, CHALLENGE_BYTES, Credential, Endpoint, Fields, Fingerprint, GREETED_BYTES, GREETING_BYTES,
+    HEADER_BYTES, HELLO_BYTES, Header, HeaderError, Hello, Identity, Kind, LinkEnds, LinkOrder, OFFER_BYTES, Plan,
+    REPORT_BYTES, Refusal, Report, Resume, RoundOutcome, Rule, UPDATE_OFFSET, UndecodableReason, VERSION, Violation,
+    WELCOME_BYTES, Welcome, attach_frame, challenge_frame, header_bytes, hello_frame, offer_frame, refusal_frame,
+    short_payload, welcome_frame,
 };
 
 fn root() -> PathBuf {
@@ -202,14 +203,20 @@ fn resume(round: u64, digest: u64) -> [(&'static str, Vec<u8>); 3] {
 #[test]
 fn hellos_have_the_offsets_and_the_proof_of_the_page() {
     let (identity, credential) = (Identity::new("a job", 3), Credential::from_token("a token"));
-    let frame = hello_frame(identity, &credential, &CHALLENGE, &NONCE, Some(Resume { round: 41, digest: 99 }), 1);
+    let fingerprint = Fingerprint { version: "2.1".into(), dtype: "float32".into(), ..Fingerprint::default() };
+    let (last, marks) = (Some(Resume { round: 41, digest: 99 }), fingerprint.marks());
+    let hello = Hello { last, transports: 1, marks, ..Hello::new(identity, NONCE) };
+    let frame = hello_frame(&hello, &credential, &CHALLENGE);
     let payload = &frame[HEADER_BYTES..];
     let name = blake3::derive_key("solon job name, version 1", b"a job");
     assert_eq!(identity.job.to_le_bytes(), name[..8]);
     let (job, worker) = (identity.job.to_le_bytes(), identity.worker.to_le_bytes());
     assert_eq!(Header::parse(frame.first_chunk().unwrap()).unwrap().argument, 1, "the transports it wants");
-    let parts: [&[u8]; 6] = [b"hello", &CHALLENGE, &job, &worker, &1u64.to_le_bytes(), &payload[..56]];
+    let parts: [&[u8]; 6] = [b"hello", &CHALLENGE, &job, &worker, &1u64.to_le_bytes(), &payload[..96]];
     let mut fields = vec![("nonce", NONCE.to_vec()), ("tag", tag("a token", &parts))];
+    let mark = |text: &str| blake3::derive_key("solon fingerprint, version 1", text.as_bytes())[..8].to_vec();
+    fields.extend([("framework", vec![0; 8]), ("version", mark("2.1")), ("threads", vec![0; 8])]);
+    fields.extend([("device", vec![0; 8]), ("dtype", mark("float32"))]);
     fields.extend(resume(41, 99));
     check_layout("hello", payload, &fields);
 }
@@ -442,11 +449,13 @@ fn refusals_have_the_codes_of_the_page() {
         Refusal::TooSoon { found: 71, wait_ms: 72 },
         Refusal::Stopping,
         Refusal::RdmaOnly { found: 71 },
+        Refusal::Mixed { found: 71, other: 72, fields: Fields::from_bits(1).unwrap() },
     ];
     // Fails to compile when there is another one: add it above and to the page.
     let _ = |refusal: Refusal| match refusal {
         Refusal::UnknownJob | Refusal::NoSuchWorker { .. } | Refusal::BadProof { .. } => (),
         Refusal::Unreadable | Refusal::TooSoon { .. } | Refusal::Stopping | Refusal::RdmaOnly { .. } => (),
+        Refusal::Mixed { .. } => (),
     };
     assert_eq!(rows.len(), all.len());
     for (row, refusal) in rows.iter().zip(all) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{Solond, distance, gradient};
 use solon::client::{ClientError, Lost, Worker};
 use solon::wire::{
-    CHALLENGE_BYTES, Credential, Header, Identity, Kind, WELCOME_BYTES, Welcome, header_bytes, hello_frame,
+    CHALLENGE_BYTES, Credential, Header, Hello, Identity, Kind, WELCOME_BYTES, Welcome, header_bytes, hello_frame,
     read_challenge, read_welcome,
 };
 
@@ -23,7 +23,8 @@ fn by_hand(address: &str, index: u32) -> (TcpStream, Welcome) {
     stream.read_exact(&mut challenge).unwrap();
     let challenge = read_challenge(&challenge).unwrap();
     let (credential, nonce) = (Credential::from_token(""), [7; 32]);
-    stream.write_all(&hello_frame(Identity::new("default", index), &credential, &challenge, &nonce, None, 0)).unwrap();
+    let hello = Hello::new(Identity::new("default", index), nonce);
+    stream.write_all(&hello_frame(&hello, &credential, &challenge)).unwrap();
     let mut welcome = [0; WELCOME_BYTES];
     stream.read_exact(&mut welcome).unwrap();
     (stream, read_welcome(&welcome, &credential, &challenge, &nonce).unwrap())

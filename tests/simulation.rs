@@ -3,7 +3,7 @@
 //! - `SOLON_SIM_SEED=n cargo test --test simulation one_seed -- --nocapture` replays one seed and tells what happens.
 //! - `SOLON_SIM_ROUNDS=n` runs longer; `SOLON_SIM_FROM=n` begins with another seed.
 //! - `SOLON_SIM_BUGS=n cargo test --test simulation table -- --nocapture` looks in n seeds for those that notice each planted
-//!   bug, and prints the table for the page.
+//!   bug, and prints the table for the page; with `SOLON_SIM_BUG=name` that of one.
 
 #[path = "simulation/algebra.rs"]
 mod algebra;
@@ -152,7 +152,8 @@ fn every_planted_bug_is_noticed_by_the_seed_and_the_oracle_of_the_table() {
 #[test]
 fn the_table_of_planted_bugs() {
     let Some(seeds) = number("SOLON_SIM_BUGS") else { return };
-    for bug in Bug::ALL {
+    let only = std::env::var("SOLON_SIM_BUG").ok();
+    for bug in Bug::ALL.into_iter().filter(|bug| only.as_ref().is_none_or(|only| format!("{bug:?}") == *only)) {
         // Without liars there is no row too few to agree; the pipeline cannot even be made.
         let fits = |seed: &u64| bug != Bug::AgreeTooFew || Scenario::new(*seed).job.plan.parameters.adversaries() > 0;
         let noticed: Vec<_> = (0..seeds)

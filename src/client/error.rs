@@ -179,6 +179,14 @@ pub enum JoinError {
         /// Why.
         reason: String,
     },
+    /// The worker computes differently than others of its group, and the daemon is set to refuse that.
+    #[error("the daemon refused: {refusal}; here it is {own}")]
+    Mixed {
+        /// From whom it differs, in what.
+        refusal: Refusal,
+        /// What this worker says of these fields.
+        own: String,
+    },
     /// The session ended before it was ready.
     #[error("the session ended before it was ready: {0}")]
     Lost(#[from] Lost),
@@ -198,9 +206,11 @@ impl JoinError {
             JoinError::Connect { .. } | JoinError::Io { .. } | JoinError::Lost(_) => Fault::Network,
             JoinError::Handshake(HandshakeError::Refused(Refusal::Stopping)) => Fault::Aggregator,
             JoinError::Handshake(HandshakeError::Refused(_)) => Fault::Caller,
-            JoinError::Generator { .. } | JoinError::Local(_) | JoinError::NoRdma { .. } | JoinError::Forked(_) => {
-                Fault::Caller
-            }
+            JoinError::Generator { .. }
+            | JoinError::Mixed { .. }
+            | JoinError::Local(_)
+            | JoinError::NoRdma { .. }
+            | JoinError::Forked(_) => Fault::Caller,
             JoinError::Handshake(_) => Fault::Network,
         }
     }

@@ -11,9 +11,9 @@ use crate::transport::rdma::ffi::Api;
 use crate::transport::rdma::{self, Attachment, LinkFailure, NoRdma};
 use crate::transport::{Connection, Transport, tcp};
 use crate::wire::{
-    CHALLENGE_BYTES, Credential, HEADER_BYTES, HandshakeError, Header, Identity, Nonce, OFFER_BYTES, PlanError, Resume,
-    TRANSPORT_RDMA, WELCOME_BYTES, Welcome, attach_frame, hello_frame, read_attached, read_challenge, read_offer,
-    read_welcome, refusal_of,
+    CHALLENGE_BYTES, Credential, HEADER_BYTES, HandshakeError, Header, Hello, Identity, Nonce, OFFER_BYTES, PlanError,
+    Refusal, Resume, TRANSPORT_RDMA, WELCOME_BYTES, Welcome, attach_frame, hello_frame, read_attached, read_challenge,
+    read_offer, read_welcome, refusal_of,
 };
 
 /// A session that has been agreed on.
@@ -59,9 +59,9 @@ pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instan
         Transport::Auto | Transport::Rdma => rdma::usable(&options.rdma, near),
     };
     let transports = if api.is_ok() { TRANSPORT_RDMA } else { 0 };
-    let hello = hello_frame(identity, &credential, &challenge, &nonce, last, transports);
-    stream.write_all(&hello).map_err(failed)?;
-    let bytes: [u8; WELCOME_BYTES] = read_whole(&mut stream).map_err(failed)??;
+    let hello = Hello { identity, nonce, last, transports, marks: options.fingerprint.marks() };
+    stream.write_all(&hello_frame(&hello, &credential, &challenge)).map_err(failed)?;
+    let bytes: [u8; WELCOME_BYTES] = read_whole(&mut stream).map_err(failed)?.map_err(|why| refused(why, options))?;
     let welcome = read_welcome(&bytes, &credential, &challenge, &nonce)?;
     if welcome.worker != options.worker {
         return Err(HandshakeError::Plan(PlanError::Range("worker index")).into());
@@ -128,6 +128,16 @@ fn attach(
         Ok(_) => Err(format!("the daemon could not connect: {}", LinkFailure::from_number(status))),
         Err(why) => Err(why.text),
     })
+}
+
+/// What a refusal says to a person: numbers came, and the words are here.
+fn refused(why: HandshakeError, options: &JoinOptions) -> JoinError {
+    match why {
+        HandshakeError::Refused(refusal @ Refusal::Mixed { fields, .. }) => {
+            JoinError::Mixed { refusal, own: options.fingerprint.describe(fields) }
+        }
+        why => why.into(),
+    }
 }
 
 fn time_left(deadline: Instant) -> Duration {

@@ -28,7 +28,7 @@ use crate::code::Place;
 use crate::memory::SharedSlot;
 use crate::transport::rdma;
 use crate::transport::{Disconnect, Transport};
-use crate::wire::{Identity, Plan, Report, Resume};
+use crate::wire::{Fingerprint, Identity, Plan, Report, Resume};
 
 /// How to join.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct JoinOptions {
     pub rdma: rdma::Options,
     /// Where other workers reach this one, if not at the address that it reaches the daemon from.
     pub advertise: Option<IpAddr>,
+    /// How this worker computes, for the daemon to compare with the others of its group; empty: not said.
+    pub fingerprint: Fingerprint,
     /// What has a call give up its wait for a round; joining and leaving are bounded in time, and do not ask.
     pub interrupt: Option<Interrupt>,
 }
@@ -69,8 +71,14 @@ impl JoinOptions {
             transport: Transport::Auto,
             rdma: rdma::Options::default(),
             advertise: None,
+            fingerprint: Fingerprint::default(),
             interrupt: None,
         }
+    }
+
+    /// The same, and the daemon is told how this worker computes.
+    pub fn fingerprint(self, fingerprint: Fingerprint) -> JoinOptions {
+        JoinOptions { fingerprint, ..self }
     }
 }
 

@@ -26,7 +26,7 @@ pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, Precision, ROWS_MAX};
 use crate::memory::HugePages;
-pub use crate::pipeline::StageName as Stage;
+pub use crate::pipeline::{Begin, StageName as Stage};
 use crate::transport::{Transport, rdma};
 use crate::wire::{CHUNKS_MAX, RELAY_WORKERS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
@@ -105,6 +105,8 @@ pub struct Rounds {
     pub deadline: Duration,
     /// How long to wait for more shards once r_c + s agree; at most `deadline`.
     pub linger: Duration,
+    /// Who has to be there before the first round.
+    pub begin: Begin,
 }
 
 /// When shards agree.
@@ -116,6 +118,8 @@ pub struct Verify {
     pub projections: usize,
     /// How thoroughly words are checked in which nobody is known to lie.
     pub check: Check,
+    /// What becomes of workers that compute differently than their group.
+    pub mixed: Mixed,
 }
 
 /// Where workers connect.
@@ -239,6 +243,17 @@ pub enum Check {
     Random,
     /// Every combination that must vanish: nothing is left to chance
     Full,
+}
+
+/// What becomes of workers that say that they compute differently than their group. The line of each word is its help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mixed {
+    /// The log names them
+    Warn,
+    /// They cannot join, and are disconnected
+    Refuse,
+    /// Nothing
+    Ignore,
 }
 
 /// What a core does while there is nothing to do.

@@ -15,13 +15,16 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
+use super::config::{Config, Mixed};
+use super::mixed::{Difference, Mixture};
 use crate::pipeline::{Counter, Handle, Job, Limits};
 use crate::transport::rdma::verbs::AsyncEvent;
 use crate::transport::rdma::{Fabric, LinkFailure, Offer};
 use crate::transport::{Connection, Transport, tcp};
 use crate::wire::{
     ATTACH_BYTES, Area, Credential, Endpoint, HELLO_BYTES, Hello, Nonce, Refusal, TRANSPORT_RDMA, Welcome,
-    accept_hello, attached_frame, challenge_frame, offer_frame, read_attach, refusal_frame, welcome_frame,
+    accept_hello, attached_frame, begins_hello, challenge_frame, offer_frame, read_attach, refusal_frame,
+    welcome_frame,
 };
 
 const LISTENER: Token = Token(usize::MAX);
@@ -56,6 +59,10 @@ pub struct Door {
     refusals: Bucket,
     joined: Vec<Option<Instant>>,
     next_session: u64,
+    mixed: Mixed,
+    mixture: Mixture,
+    /// The newest session of each worker.
+    sessions: Vec<u64>,
 }
 
 /// A connection that has not shown who it is.
@@ -66,6 +73,14 @@ struct Visitor {
     bytes: [u8; LONGEST],
     read: usize,
     stage: Stage,
+}
+
+impl Visitor {
+    /// What has come begins no hello: more may never come, as one of another version is of another length.
+    fn says_something_else(&self) -> bool {
+        let header = self.bytes[..self.read].first_chunk();
+        matches!(self.stage, Stage::Hello) && header.is_some_and(|header| !begins_hello(header))
+    }
 }
 
 /// The longest frame that a visitor sends.
@@ -138,8 +153,7 @@ impl Door {
         credentials: Vec<Credential>,
         handle: Handle,
         ways: Ways,
-        handshake: Duration,
-        per_second: u32,
+        config: &Config,
     ) -> io::Result<Door> {
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
@@ -149,20 +163,24 @@ impl Door {
             poll.registry().register(&mut SourceFd(&fabric.descriptor()), DEVICE, Interest::READABLE)?;
         }
         let workers = credentials.len();
+        let mixture = Mixture::new(&job.plan.parameters);
         Ok(Door {
             listener,
             poll,
             usher: Usher { job: job.clone(), handle, transport: ways.transport },
             job,
             credentials,
-            handshake,
-            bucket: Bucket::new(per_second),
+            handshake: config.listen.handshake,
+            bucket: Bucket::new(config.listen.connections_per_second),
             visitors: (0..Door::visitors(workers)).map(|_| None).collect(),
             rdma: ways.rdma.map(Arc::new),
             connecting: (0..workers).map(|_| Arc::default()).collect(),
             refusals: Bucket::new(REFUSALS_PER_SECOND),
             joined: vec![None; workers],
             next_session: 1,
+            mixed: config.verify.mixed,
+            mixture,
+            sessions: vec![0; workers],
         })
     }
 
@@ -258,7 +276,7 @@ impl Door {
                 Ok(0) => break,
                 Ok(bytes) => {
                     visitor.read += bytes;
-                    if visitor.read == wanted {
+                    if visitor.read == wanted || visitor.says_something_else() {
                         break;
                     }
                 }
@@ -270,6 +288,10 @@ impl Door {
         let Some(mut visitor) = self.visitors[place].take() else { return };
         // Closing the descriptor takes it off the poll in any case; a worker's is registered anew with its reactor.
         let _ = self.poll.registry().deregister(&mut SourceFd(&visitor.stream.as_raw_fd()));
+        if visitor.says_something_else() {
+            self.refuse(&visitor.stream, Refusal::Unreadable, now);
+            return;
+        }
         if visitor.read < wanted {
             return;
         }
@@ -306,6 +328,15 @@ impl Door {
             self.refuse(&visitor.stream, Refusal::RdmaOnly { found: u64::from(worker) }, now);
             return;
         }
+        let odd = {
+            let here = here(&self.usher.handle, &self.job, &self.joined, now);
+            self.mixture.odd(worker as usize, &hello.marks, &here)
+        };
+        if let Some(Difference { other, fields, .. }) = odd.filter(|_| self.mixed == Mixed::Refuse) {
+            self.usher.handle.board.count(Counter::MixedWorkers, 1);
+            self.refuse(&visitor.stream, Refusal::Mixed { found: u64::from(worker), other, fields }, now);
+            return;
+        }
         let last = self.usher.handle.board.last().or(self.job.resume);
         if let (Some(theirs), Some(ours)) = (hello.last, last)
             && theirs.round == ours.round
@@ -340,6 +371,8 @@ impl Door {
             return;
         }
         self.joined[worker as usize] = Some(now);
+        self.sessions[worker as usize] = session;
+        self.compare(worker, hello, now);
         match offer {
             None => self.usher.by_tcp(visitor.stream, worker, session, None),
             Some(Err(why)) => self.usher.by_tcp(visitor.stream, worker, session, Some(why)),
@@ -353,6 +386,32 @@ impl Door {
                     Ok(()) => self.visitors[place] = Some(visitor),
                     Err(error) => tracing::debug!(worker, %error, "a worker's connection ended during the handshake"),
                 }
+            }
+        }
+    }
+
+    /// Says, or sees to it, that a group whose newest worker this is computes the same.
+    fn compare(&mut self, worker: u32, hello: &Hello, now: Instant) {
+        if self.mixed == Mixed::Ignore {
+            return;
+        }
+        let here = here(&self.usher.handle, &self.job, &self.joined, now);
+        let news = self.mixture.join(worker as usize, hello.marks, &here);
+        self.usher.handle.board.count(Counter::MixedWorkers, news.len() as u64);
+        for Difference { worker, other, fields } in news {
+            if self.refusals.take(now) {
+                tracing::warn!(
+                    worker,
+                    other,
+                    %fields,
+                    "worker computes differently than others of its group: honest ones may be named as liars"
+                );
+            }
+        }
+        if self.mixed == Mixed::Refuse {
+            // Those that were let in before it could be known. They learn why when they come again.
+            for Difference { worker, .. } in self.mixture.all_odd(worker as usize, &here) {
+                self.usher.handle.dismiss(worker, self.sessions[worker as usize]);
             }
         }
     }
@@ -423,6 +482,20 @@ impl Door {
                 tracing::warn!(worker = pending.welcome.worker, "worker did not answer the offer of RDMA in time");
             }
         }
+    }
+}
+
+/// Tells which workers have a session; also if one was welcomed so recently that the pipeline may not have it yet.
+fn here<'a>(
+    handle: &'a Handle,
+    job: &'a Job,
+    joined: &'a [Option<Instant>],
+    now: Instant,
+) -> impl Fn(usize) -> bool + 'a {
+    move |worker| {
+        let place = job.plan.parameters.place(worker);
+        handle.board.connected(place.group).contains(place.row)
+            || joined[worker].is_some_and(|joined| now.saturating_duration_since(joined) < BETWEEN_JOINS)
     }
 }
 

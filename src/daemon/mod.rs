@@ -22,6 +22,7 @@ pub(crate) mod journal;
 pub mod liveness;
 pub(crate) mod machine;
 pub mod metrics;
+mod mixed;
 mod report;
 pub mod run;
 pub mod serve;

@@ -141,7 +141,8 @@ impl Reporter {
     }
 }
 
-fn list(workers: &WorkerSet) -> String {
+/// Indices, for a field of the log.
+pub fn list(workers: &WorkerSet) -> String {
     workers.iter().map(|worker| worker.to_string()).collect::<Vec<_>>().join(",")
 }
 

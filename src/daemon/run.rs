@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::admin::{Admin, Port};
 use super::config::Config;
-use super::report::Reporter;
+use super::report::{Reporter, list};
 use super::serve::{Daemon, ServeError, relay_of};
 use crate::code::locates_surely;
 use crate::pipeline::{self, Handle};
+
+/// How often the log says whom the first round waits for.
+const SAY_AWAITED: Duration = Duration::from_secs(10);
 
 /// How often the main thread looks for signals and events.
 const LOOK: Duration = Duration::from_millis(20);
@@ -126,6 +129,8 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
     let mut reporter = Reporter::new(plan.parameters.workers());
     let mut give_up: Option<Instant> = None;
     let (mut lost_events, mut journal_errors) = (0, 0);
+    // Those who are started together come within a moment.
+    let mut say_awaited = Instant::now() + Duration::from_secs(1);
     loop {
         let now = Instant::now();
         while let Some(event) = daemon.handle().events.pop() {
@@ -143,6 +148,13 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
                 errors,
                 "the journal cannot be written: after a restart rounds are counted from an older one"
             );
+        }
+        if now >= say_awaited {
+            say_awaited = now + SAY_AWAITED;
+            let awaited = board.awaited();
+            if !awaited.is_empty() {
+                tracing::info!(workers = %list(&awaited), "the first round waits for workers that have not joined (rounds.begin_with)");
+            }
         }
         if asked.swap(false, Ordering::Relaxed) {
             say_counters(daemon.handle());

@@ -146,6 +146,7 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         secret,
         resume: None,
         relay: relay_of(config).ok(),
+        begin: config.rounds.begin,
     })
 }
 
@@ -299,16 +300,8 @@ impl Daemon {
             };
             threads.push(spawn(format!("solon-reactor-{at}"), run)?);
         }
-        let door = Door::new(
-            listener,
-            job.clone(),
-            credentials,
-            handle.clone(),
-            ways,
-            config.listen.handshake,
-            config.listen.connections_per_second,
-        )
-        .map_err(ServeError::System)?;
+        let door =
+            Door::new(listener, job.clone(), credentials, handle.clone(), ways, config).map_err(ServeError::System)?;
         let (ended, board) = (over.clone(), handle.board.clone());
         let run = move || door.run(|| ended.load(Ordering::Relaxed) || board.stopped()).map_err(ServeError::System);
         threads.push(spawn("solon-door".into(), run)?);

@@ -4,7 +4,7 @@
 //! its environment variable `SOLON_SECTION_KEY`, all help, the example file, the docs page and the checks of its type
 //! and range. What several settings must satisfy together is in `config/build.rs`.
 
-use super::config::{Check, Generator, Idle, Level, LogFormat, PushWay, Rule};
+use super::config::{Begin, Check, Generator, Idle, Level, LogFormat, Mixed, PushWay, Rule};
 use crate::code::Precision;
 use crate::memory::HugePages;
 use crate::transport::{Transport, rdma};
@@ -298,6 +298,17 @@ pub const SETTINGS: &[Setting] = &[
               does not depend on the order in which shards arrive, and every liar is named.",
     },
     Setting {
+        section: "rounds",
+        key: "begin_with",
+        kind: Kind::Choice(words::<Begin>),
+        default: DefaultValue::Value("\"any\""),
+        unit: "",
+        help: "Who must have joined before the first round of the job can begin",
+        doc: "With \"any\" a worker that joins while the first rounds are under way has missed updates. With \"all\" no round begins, and \
+              no deadline runs, before every worker has joined once; the log says every 10 s who is missing. A worker that never comes \
+              keeps the job from beginning. A job that goes on from its journal (state.directory) waits for nobody.",
+    },
+    Setting {
         section: "verify",
         key: "tolerance",
         kind: Kind::Fraction,
@@ -332,6 +343,18 @@ pub const SETTINGS: &[Setting] = &[
               chance; it costs (r - r_c) / 2 times as much, and is the default with 16 bits per number and compression above \
               1, where \"random\" would let a large error pass about once in 1e3. With compression 1 the shards' bits are compared in \
               any case.",
+    },
+    Setting {
+        section: "verify",
+        key: "mixed",
+        kind: Kind::Choice(words::<Mixed>),
+        default: DefaultValue::Value("\"warn\""),
+        unit: "",
+        help: "What becomes of a worker that computes differently than others of its group",
+        doc: "Workers may say by which framework, version, number of threads, device and type of numbers they compute. Where that \
+              differs in a group its workers do not get the same bits, and honest ones are named as liars unless \
+              verify.tolerance covers it. \"refuse\" turns away who differs from adversaries + 1 others that say the same, so that \
+              liars cannot have others turned away.",
     },
     Setting {
         section: "listen",

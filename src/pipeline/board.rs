@@ -9,7 +9,7 @@ use crate::wire::{Refusal, Report, Resume, Violation, WORKERS_MAX, WorkerSet};
 
 use super::measured::{Measured, Spans, WorkerCount};
 use super::noise::{Counts, Noise};
-use super::{Job, StageName};
+use super::{Begin, Job, StageName};
 
 /// What is counted over the life of the daemon. Each is a plain rising number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub enum Counter {
     SessionsViolating,
     /// Sessions that ended with their RDMA connection.
     SessionsLostRdma,
+    /// Sessions ended because their worker computes differently than its group.
+    SessionsMixed,
     /// Bytes of shards received, but those over RDMA.
     BytesReceived,
     /// Bytes of shards received over RDMA.
@@ -119,9 +121,11 @@ pub enum Counter {
     WayChanges,
     /// Updates that a worker has otherwise than they were pushed.
     DigestMismatches,
+    /// Workers that were found to compute differently than their group.
+    MixedWorkers,
 }
 
-const COUNTERS: usize = Counter::DigestMismatches as usize + 1;
+const COUNTERS: usize = Counter::MixedWorkers as usize + 1;
 
 /// What is known of one round that is not over, or was not long ago.
 #[derive(Debug)]
@@ -152,7 +156,13 @@ pub struct Board {
     connected: Box<[AtomicU64]>,
     /// Per worker: the first round that its session takes part in.
     ready_from: Box<[AtomicU64]>,
-    /// Counts changes of the two above.
+    /// Per worker: sessions up to this one are to end; and how often that changed.
+    dismissed: Box<[AtomicU64]>,
+    dismissals: AtomicU64,
+    /// Workers whose first join is waited for before the first round; and whether nobody is.
+    awaited: [AtomicU64; WORKERS_MAX / 64],
+    begun: AtomicBool,
+    /// Counts changes of who has a session and from when on it takes part.
     membership: AtomicU64,
     /// Per worker: words about links and chunks that the pusher has heard.
     heard: Box<[AtomicU64]>,
@@ -201,7 +211,13 @@ impl Board {
             locating: AtomicU64::new(0),
             decoding: AtomicU64::new(0),
         };
+        // Only before the first round of all: a job that goes on after a restart may have lost workers for good.
+        let waits = job.begin == Begin::All && job.resume.is_none();
+        let awaited = zeros();
+        (0..parameters.workers()).filter(|_| waits).for_each(|worker| mark(&awaited, worker));
         Board {
+            awaited,
+            begun: AtomicBool::new(!waits),
             base: OnceLock::new(),
             redundancy: parameters.redundancy(),
             first: job.first_round(),
@@ -210,6 +226,8 @@ impl Board {
             grants: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
             connected: (0..parameters.groups()).map(|_| AtomicU64::new(0)).collect(),
             ready_from: (0..parameters.workers()).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            dismissed: (0..parameters.workers()).map(|_| AtomicU64::new(0)).collect(),
+            dismissals: AtomicU64::new(0),
             membership: AtomicU64::new(0),
             relays: AtomicU64::new(0),
             relayed: AtomicBool::new(job.relay.is_some()),
@@ -285,6 +303,29 @@ impl Board {
         self.connected(group).iter().filter(|row| from(*row) <= round).collect()
     }
 
+    /// Those whose first join the first round waits for.
+    pub fn awaited(&self) -> WorkerSet {
+        workers_of(std::array::from_fn(|at| self.awaited[at].load(Ordering::Relaxed)))
+    }
+
+    /// May shards come? Not before everybody is ready whom the first round waits for.
+    pub(super) fn begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// A worker is ready; `true` if it is the last one that the first round has waited for.
+    pub(super) fn came(&self, worker: usize) -> bool {
+        if self.begun.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.awaited[worker / 64].fetch_and(!(1 << (worker % 64)), Ordering::Relaxed);
+        let all = self.awaited.iter().all(|bits| bits.load(Ordering::Relaxed) == 0);
+        if all {
+            self.begun.store(true, Ordering::Release);
+        }
+        all
+    }
+
     /// Changes whenever [`Board::expected`] may: who asks for it first and remembers it never misses a change.
     pub(super) fn membership(&self) -> u64 {
         self.membership.load(Ordering::Acquire)
@@ -294,6 +335,21 @@ impl Board {
     pub(super) fn set_ready_from(&self, worker: usize, round: u64) {
         self.ready_from[worker].store(round, Ordering::Relaxed);
         self.membership.fetch_add(1, Ordering::Release);
+    }
+
+    /// Sessions of `worker` up to this one are to end.
+    pub(super) fn dismiss(&self, worker: usize, session: u64) {
+        self.dismissed[worker].store(session, Ordering::Relaxed);
+        self.dismissals.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn is_dismissed(&self, worker: usize, session: u64) -> bool {
+        session <= self.dismissed[worker].load(Ordering::Relaxed)
+    }
+
+    /// Changes with every [`Board::dismiss`].
+    pub(super) fn dismissals(&self) -> u64 {
+        self.dismissals.load(Ordering::Acquire)
     }
 
     pub(super) fn set_connected(&self, worker: usize, connected: bool) {

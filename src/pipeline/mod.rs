@@ -82,6 +82,17 @@ pub struct Job {
     pub resume: Option<Resume>,
     /// How workers pass updates on to each other, if they do.
     pub relay: Option<Relay>,
+    /// Who has to be there before the first round of all can begin.
+    pub begin: Begin,
+}
+
+/// Who has to be there before a job's first round can begin. The line of each word is its help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Begin {
+    /// Nobody is waited for
+    Any,
+    /// Every worker must have joined once
+    All,
 }
 
 /// How workers pass updates on to each other.
@@ -391,6 +402,12 @@ impl Handle {
     /// Asks the pipeline to stop once the round that has begun is closed.
     pub fn request_stop(&self) {
         self.board.request_stop();
+        self.wake();
+    }
+
+    /// Ends this session of a worker: it computes differently than its group.
+    pub fn dismiss(&self, worker: u32, session: u64) {
+        self.board.dismiss(worker as usize, session);
         self.wake();
     }
 

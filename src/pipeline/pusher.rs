@@ -250,6 +250,7 @@ impl Pusher {
         let queued = peer.outbound.send(Outgoing::Control(header_bytes(header, &[])));
         debug_assert!(queued.is_ok(), "the queue of a new connection is empty");
         self.tell(Event::Joined { worker: index as u32, round: from });
+        self.board.came(index);
         self.invite(index);
         // Words of earlier rounds may wait for the worker, by what its last session was ready for.
         self.wake_all();

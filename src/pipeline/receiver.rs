@@ -34,6 +34,8 @@ pub struct Receiver {
     peers: Vec<Option<Peer>>,
     /// The newest session of each worker.
     newest: Vec<u64>,
+    /// Dismissals that were seen.
+    dismissals: u64,
 }
 
 struct Peer {
@@ -157,7 +159,8 @@ impl Receiver {
         let workers = job.plan.parameters.workers();
         let (peers, newest, said) = ((0..workers).map(|_| None).collect(), vec![0; workers], vec![0; workers]);
         let words = Limits::of(&job.plan, job.updates).said as u64;
-        Receiver { job: job.clone(), board, slab, admitted, assembler, pusher, words, said, events, peers, newest }
+        let (job, dismissals) = (job.clone(), 0);
+        Receiver { job, board, slab, admitted, assembler, pusher, words, said, events, peers, newest, dismissals }
     }
 
     /// The slots that shards land in: one region, to be registered once.
@@ -169,7 +172,7 @@ impl Receiver {
         let Admission { worker, session, half: mut inbound } = admission;
         let index = worker as usize;
         // Connections are made on several threads: an older session may come after a newer one.
-        if session < self.newest[index] {
+        if session < self.newest[index] || self.board.is_dismissed(index, session) {
             inbound.close();
             return;
         }
@@ -223,6 +226,7 @@ impl Receiver {
             Disconnect::Closed => Counter::SessionsClosed,
             Disconnect::Io(_) => Counter::SessionsBroken,
             Disconnect::Violation(_) => Counter::SessionsViolating,
+            Disconnect::Mixed => Counter::SessionsMixed,
             Disconnect::Rdma(_) => Counter::SessionsLostRdma,
         };
         self.board.count(counter, 1);
@@ -237,6 +241,10 @@ impl Receiver {
 
     /// Posts the free slots of a worker and grants as many credits.
     fn post(&mut self, index: usize) -> bool {
+        // Who has no credit sends nothing, and no time runs.
+        if !self.board.begun() && !planted(Bug::BeginEarly) {
+            return false;
+        }
         let Some(peer) = &mut self.peers[index] else { return false };
         while let Some(slot) = peer.inbound.give_back() {
             peer.landing.posted.push_back(slot);
@@ -322,6 +330,15 @@ impl Stage for Receiver {
         while let Some(admission) = self.admitted.pop() {
             self.take_in(admission, context);
             busy = true;
+        }
+        let dismissals = self.board.dismissals();
+        if std::mem::replace(&mut self.dismissals, dismissals) != dismissals {
+            for index in 0..self.peers.len() {
+                let session = self.peers[index].as_ref().map(|peer| peer.session);
+                if session.is_some_and(|session| self.board.is_dismissed(index, session)) {
+                    self.end(index, Disconnect::Mixed, context);
+                }
+            }
         }
         for index in 0..self.peers.len() {
             busy |= self.post(index);

@@ -92,11 +92,13 @@ pub enum Bug {
     KeepCarried,
     /// A carrier passes on to everybody.
     PassToAll,
+    /// The first round does not wait for anybody, although it should.
+    BeginEarly,
 }
 
 impl Bug {
     /// Every bug that can be planted.
-    pub const ALL: [Bug; 44] = [
+    pub const ALL: [Bug; 45] = [
         Bug::SkipChecksum,
         Bug::AnySession,
         Bug::AnyWorker,
@@ -141,6 +143,7 @@ impl Bug {
         Bug::HaveNothing,
         Bug::KeepCarried,
         Bug::PassToAll,
+        Bug::BeginEarly,
     ];
 }
 

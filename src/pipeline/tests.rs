@@ -45,6 +45,7 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
         secret: [3; 32],
         resume: None,
         relay: None,
+        begin: Begin::Any,
     }
 }
 

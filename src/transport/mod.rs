@@ -72,6 +72,9 @@ pub enum Disconnect {
     /// The peer broke the protocol.
     #[error("{0}")]
     Violation(#[from] Violation),
+    /// The daemon ended it: the worker computes differently than its group.
+    #[error("it computes differently than its group")]
+    Mixed,
     /// The RDMA connection ended, and the session must not go on by TCP.
     #[error("the RDMA connection ended: {0}")]
     Rdma(LinkFailure),

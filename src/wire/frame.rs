@@ -6,7 +6,7 @@ use super::HEADER_BYTES;
 pub const MAGIC: [u8; 4] = *b"SOLN";
 
 /// Version of the protocol. Peers of different versions refuse each other.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// What a frame is. The number is what stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn every_field_stands_where_the_protocol_page_draws_it() {
         let bytes = header_bytes(sample(), &[1, 2, 3]);
-        assert_eq!(&bytes[..8], &[b'S', b'O', b'L', b'N', 4, 0, 6, 0]);
+        assert_eq!(&bytes[..8], &[b'S', b'O', b'L', b'N', 5, 0, 6, 0]);
         assert_eq!(&bytes[8..12], &[3, 0, 0, 0]);
         assert_eq!(&bytes[16..24], &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
         assert_eq!((bytes[24], bytes[40], bytes[44], bytes[48]), (7, 3, 11, 5));

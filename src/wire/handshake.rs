@@ -5,6 +5,7 @@
 //! shows who a peer is when the session begins; it does not encrypt, and does not protect later frames from somebody who
 //! can change packets in flight (`docs/protocol.md` says what that means).
 
+use super::fingerprint::{MARKS_BYTES, Marks};
 use super::frame::{Header, HeaderError, Kind, header_bytes};
 use super::messages::{PLAN_BYTES, Plan, PlanError, Reader, Refusal, Resume, Welcome, Writer};
 use super::{HEADER_BYTES, Violation};
@@ -14,7 +15,9 @@ pub type Nonce = [u8; 32];
 
 /// Bytes of a challenge with its header.
 pub const CHALLENGE_BYTES: usize = HEADER_BYTES + 32;
-const HELLO_PAYLOAD: usize = 32 + 24 + 32;
+/// What a hello says before its proof: nonce, last update, marks.
+const HELLO_TOLD: usize = 32 + 24 + MARKS_BYTES;
+const HELLO_PAYLOAD: usize = HELLO_TOLD + 32;
 /// Bytes of a hello with its header.
 pub const HELLO_BYTES: usize = HEADER_BYTES + HELLO_PAYLOAD;
 const WELCOME_PAYLOAD: usize = PLAN_BYTES + 32 + 8 + 16 + 24 + 32;
@@ -63,7 +66,7 @@ impl Identity {
     }
 }
 
-/// A hello that was read and whose proof was right.
+/// What a worker says of itself. Where one was read, its proof was right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Who it is.
@@ -74,6 +77,15 @@ pub struct Hello {
     pub last: Option<Resume>,
     /// Ways beside TCP that the worker wants: [`TRANSPORT_RDMA`](super::TRANSPORT_RDMA) or 0.
     pub transports: u64,
+    /// How it computes.
+    pub marks: Marks,
+}
+
+impl Hello {
+    /// One that says no more than who it is.
+    pub fn new(identity: Identity, nonce: Nonce) -> Hello {
+        Hello { identity, nonce, last: None, transports: 0, marks: Marks::default() }
+    }
 }
 
 /// Why a worker cannot take part.
@@ -160,22 +172,26 @@ fn hello_tag(credential: &Credential, identity: &Identity, challenge: &Nonce, to
     credential.tag(&[b"hello", challenge, &job, &worker, told[0], told[1]])
 }
 
-/// The worker's answer to a challenge. `transports`: the ways beside TCP that it wants.
-pub fn hello_frame(
-    identity: Identity,
-    credential: &Credential,
-    challenge: &Nonce,
-    nonce: &Nonce,
-    last: Option<Resume>,
-    transports: u64,
-) -> [u8; HELLO_BYTES] {
+/// The worker's answer to a challenge.
+pub fn hello_frame(hello: &Hello, credential: &Credential, challenge: &Nonce) -> [u8; HELLO_BYTES] {
+    let Hello { identity, nonce, last, transports, marks } = *hello;
     let mut payload = [0; HELLO_PAYLOAD];
-    payload[..32].copy_from_slice(nonce);
-    payload[32..56].copy_from_slice(&resume_bytes(last));
-    let tag = hello_tag(credential, &identity, challenge, &[&transports.to_le_bytes(), &payload[..56]]);
-    payload[56..].copy_from_slice(tag.as_bytes());
+    let (told, proof) = payload.split_at_mut(HELLO_TOLD);
+    let mut out = Writer::new(told);
+    out.put(&nonce);
+    out.put(&resume_bytes(last));
+    out.put(&marks.to_bytes());
+    out.finish();
+    let tag = hello_tag(credential, &identity, challenge, &[&transports.to_le_bytes(), told]);
+    proof.copy_from_slice(tag.as_bytes());
     let Identity { job, worker } = identity;
     frame(Header { job, worker, argument: transports, ..Header::new(Kind::Hello) }, &payload)
+}
+
+/// Do these bytes begin a hello of this version?
+pub fn begins_hello(header: &[u8; HEADER_BYTES]) -> bool {
+    let hello = |header: Header| header.kind == Kind::Hello && header.payload_bytes as usize == HELLO_PAYLOAD;
+    Header::parse(header).is_ok_and(hello)
 }
 
 /// Reads a hello and checks its proof. `job` is the job served, `credentials` the key of each of its workers.
@@ -197,15 +213,17 @@ pub fn accept_hello(
     let Some(credential) = credentials.get(identity.worker as usize) else {
         return Err(Refusal::NoSuchWorker { found, workers: credentials.len() as u64 });
     };
-    let tag: [u8; 32] = payload[56..].try_into().expect("the length was checked");
+    let (payload, tag) = payload.split_at(HELLO_TOLD);
+    let tag: [u8; 32] = tag.try_into().expect("the length was checked");
     // blake3::Hash compares in constant time.
-    let told: [&[u8]; 2] = [&header.argument.to_le_bytes(), &payload[..56]];
+    let told: [&[u8]; 2] = [&header.argument.to_le_bytes(), payload];
     if hello_tag(credential, &identity, challenge, &told) != blake3::Hash::from_bytes(tag) {
         return Err(Refusal::BadProof { found });
     }
     let mut read = Reader::new(payload);
-    let nonce = read.take();
-    Ok(Hello { identity, nonce, last: read_resume(&mut read), transports: header.argument })
+    let (nonce, last) = (read.take(), read_resume(&mut read));
+    let marks = Marks::from_bytes(&read.take());
+    Ok(Hello { identity, nonce, last, transports: header.argument, marks })
 }
 
 /// The daemon's yes.
@@ -276,6 +294,7 @@ pub fn refusal_of(header: &Header) -> Option<Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fingerprint::Fingerprint;
     use super::super::messages::sample_plan;
     use super::*;
 
@@ -287,17 +306,20 @@ mod tests {
     }
 
     fn hello(worker: u32, token: &str) -> [u8; HELLO_BYTES] {
+        hello_frame(&told(worker), &Credential::from_token(token), &CHALLENGE)
+    }
+
+    fn told(worker: u32) -> Hello {
         let last = Some(Resume { round: 41, digest: 9 });
-        hello_frame(Identity::new("job", worker), &Credential::from_token(token), &CHALLENGE, &NONCE, last, 1)
+        let marks = Fingerprint { threads: "2".into(), ..Fingerprint::default() }.marks();
+        Hello { last, transports: 1, marks, ..Hello::new(Identity::new("job", worker), NONCE) }
     }
 
     #[test]
     fn a_hello_with_the_right_token_is_accepted() {
         let job = Identity::new("job", 0).job;
         let accepted = accept_hello(&hello(3, "token 3"), &CHALLENGE, job, &credentials()).unwrap();
-        assert_eq!(accepted.identity, Identity::new("job", 3));
-        assert_eq!((accepted.nonce, accepted.last), (NONCE, Some(Resume { round: 41, digest: 9 })));
-        assert_eq!(accepted.transports, 1);
+        assert_eq!(accepted, told(3));
     }
 
     #[test]
@@ -314,6 +336,12 @@ mod tests {
             let mut bytes = hello(3, "token 3");
             bytes[at] ^= 1;
             assert_eq!(refused(&bytes, &CHALLENGE, job), Refusal::Unreadable, "byte {at}");
+            // Whoever can change packets can also make the checksum fit: what the proof covers is still seen.
+            let header = Header::parse(&hello(3, "token 3")[..HEADER_BYTES].try_into().unwrap()).unwrap();
+            if at >= HEADER_BYTES {
+                let forged: [u8; HELLO_BYTES] = frame(header, &bytes[HEADER_BYTES..]);
+                assert_eq!(refused(&forged, &CHALLENGE, job), Refusal::BadProof { found: 3 }, "byte {at}");
+            }
         }
     }
 

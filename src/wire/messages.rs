@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::fingerprint::Fields;
 use super::{CHUNKS_MAX, WORKERS_MAX};
 use crate::code::{Family, Form, Layout, ParameterError, Parameters, Precision};
 
@@ -336,12 +337,25 @@ pub enum Refusal {
         /// Index claimed.
         found: u64,
     },
+    /// The worker computes differently than enough others of its group, and the daemon is set to refuse that.
+    #[error(
+        "worker {found} computes differently from worker {other} and others of its group: {fields} differ, and \
+         verify.mixed is \"refuse\""
+    )]
+    Mixed {
+        /// Index claimed.
+        found: u64,
+        /// One of those that it differs from.
+        other: u32,
+        /// In what.
+        fields: Fields,
+    },
 }
 
 impl Refusal {
     /// A word for each kind.
-    pub const REASONS: [&'static str; 7] =
-        ["unknown_job", "no_such_worker", "bad_proof", "unreadable", "too_soon", "stopping", "rdma_only"];
+    pub const REASONS: [&'static str; 8] =
+        ["unknown_job", "no_such_worker", "bad_proof", "unreadable", "too_soon", "stopping", "rdma_only", "mixed"];
 
     /// The place of its word in [`Refusal::REASONS`].
     pub fn reason(self) -> usize {
@@ -357,6 +371,7 @@ impl Refusal {
             Refusal::TooSoon { found, wait_ms } => (5, found, wait_ms),
             Refusal::Stopping => (6, 0, 0),
             Refusal::RdmaOnly { found } => (7, found, 0),
+            Refusal::Mixed { found, other, fields } => (8, found, fields.bits() << 32 | u64::from(other)),
         }
     }
 
@@ -369,6 +384,7 @@ impl Refusal {
             5 => Refusal::TooSoon { found, wait_ms: other },
             6 => Refusal::Stopping,
             7 => Refusal::RdmaOnly { found },
+            8 => Refusal::Mixed { found, other: other as u32, fields: Fields::from_bits(other >> 32)? },
             _ => return None,
         })
     }
@@ -435,10 +451,12 @@ mod tests {
             Refusal::TooSoon { found: 3, wait_ms: 800 },
             Refusal::Stopping,
             Refusal::RdmaOnly { found: 4 },
+            Refusal::Mixed { found: 4, other: 5, fields: Fields::from_bits(17).unwrap() },
         ] {
             let (code, found, other) = refusal.numbers();
             assert_eq!(Refusal::from_numbers(code, found, other), Some(refusal));
         }
         assert_eq!(Refusal::from_numbers(0, 0, 0), None);
+        assert_eq!(Refusal::from_numbers(8, 4, 1 << 40), None, "there is no such field");
     }
 }

@@ -4,6 +4,7 @@
 //! knows beforehand (the *exact-length rule*), and a frame of another length is a [`Violation`].
 
 mod attach;
+mod fingerprint;
 mod frame;
 mod handshake;
 mod messages;
@@ -14,10 +15,11 @@ pub use attach::{
     ATTACH_BYTES, Area, Endpoint, OFFER_BYTES, TRANSPORT_RDMA, UPDATE_OFFSET, attach_frame, attached_frame,
     offer_frame, read_attach, read_attached, read_offer,
 };
+pub use fingerprint::{Field, Fields, Fingerprint, Marks};
 pub use frame::{Header, HeaderError, Kind, MAGIC, VERSION, header_bytes, header_bytes_of, seal};
 pub use handshake::{
     CHALLENGE_BYTES, Credential, HELLO_BYTES, HandshakeError, Hello, Identity, Nonce, WELCOME_BYTES, accept_hello,
-    challenge_frame, hello_frame, read_challenge, read_welcome, refusal_frame, refusal_of, welcome_frame,
+    begins_hello, challenge_frame, hello_frame, read_challenge, read_welcome, refusal_frame, refusal_of, welcome_frame,
 };
 #[cfg(test)]
 pub(crate) use messages::sample_plan;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use solon::client::{ClientError, Lost, Worker};
 use solon::transport::{Disconnect, Transport};
 use solon::wire::{CHALLENGE_BYTES, Credential, Identity, OFFER_BYTES, TRANSPORT_RDMA, WELCOME_BYTES};
-use solon::wire::{hello_frame, read_challenge, read_offer, read_welcome};
+use solon::wire::{Hello, hello_frame, read_challenge, read_offer, read_welcome};
 
 use super::cluster::{
     Finish, PATIENCE, Process, Rounds, Solond, flags, join, join_all, options, rejoin, resources, solond, wait_until,
@@ -237,8 +237,8 @@ fn handshake_until_the_offer(solond: &Solond, worker: u32) -> Option<TcpStream> 
     let mut challenge = [0; CHALLENGE_BYTES];
     stream.read_exact(&mut challenge).ok()?;
     let challenge = read_challenge(&challenge).unwrap();
-    let identity = Identity::new("default", worker);
-    stream.write_all(&hello_frame(identity, &credential, &challenge, &nonce, None, TRANSPORT_RDMA)).ok()?;
+    let hello = Hello { transports: TRANSPORT_RDMA, ..Hello::new(Identity::new("default", worker), nonce) };
+    stream.write_all(&hello_frame(&hello, &credential, &challenge)).ok()?;
     let mut welcome = [0; WELCOME_BYTES];
     stream.read_exact(&mut welcome).ok()?;
     read_welcome(&welcome, &credential, &challenge, &nonce).unwrap();

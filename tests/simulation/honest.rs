@@ -1,6 +1,7 @@
 //! An honest worker: the library's own session, driven as a training loop would.
 
 use solon::client::{ClientError, Session, Source};
+use solon::pipeline::Begin;
 
 use crate::dice::Dice;
 use crate::judge::Judge;
@@ -36,7 +37,11 @@ impl Honest {
             habit,
             dice: Dice::new(view.scenario.weather, "honest", worker as u64, 0),
             wired: None,
-            back_at: 0,
+            // Where all are waited for, some take their time.
+            back_at: match view.scenario.job.begin {
+                Begin::Any => 0,
+                Begin::All => Dice::new(view.scenario.seed, "comes", worker as u64, 0).below(2 * DEADLINE),
+            },
             frozen_until: 0,
             computed_at: None,
             sending_since: None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use solon::client::{ClientError, Fault, Lost};
 use solon::code::{Precision, encode};
-use solon::pipeline::{Board, Counter, Event};
+use solon::pipeline::{Begin, Board, Counter, Event};
 use solon::transport::Disconnect;
 use solon::wire::{HEADER_BYTES, Report, RoundOutcome, Rule, UndecodableReason, Violation};
 
@@ -22,6 +22,11 @@ use crate::tap::Seen;
 
 #[path = "overseer.rs"]
 mod overseer;
+
+/// Whom the first round of a scenario waits for.
+fn awaited(scenario: &Scenario) -> BTreeSet<u32> {
+    if scenario.job.begin == Begin::All { (0..scenario.workers() as u32).collect() } else { BTreeSet::new() }
+}
 
 /// Keeps the model and compares.
 pub struct Judge {
@@ -50,6 +55,8 @@ pub struct Judge {
     /// The daemon was asked to stop.
     pub stopping: bool,
     ledger: Ledger,
+    /// Whom the first round waits for.
+    awaited: BTreeSet<u32>,
     /// Digests that are not those of the updates: by whom, in which session, of which round.
     false_digests: Vec<(u32, u64, u64)>,
 }
@@ -77,6 +84,7 @@ impl Judge {
             verbose,
             stopping: false,
             ledger: Ledger::new(scenario),
+            awaited: awaited(scenario),
             false_digests: Vec::new(),
         }
     }
@@ -133,6 +141,7 @@ impl Judge {
         self.closed_at = self.tick;
         self.ledger.restarted();
         self.false_digests.clear();
+        self.awaited = if self.closed == 0 { awaited(&self.scenario) } else { BTreeSet::new() };
     }
 
     /// A frame landed.
@@ -149,6 +158,10 @@ impl Judge {
             return;
         }
         let (worker, round) = (*owner as usize, header.round);
+        if !self.awaited.is_empty() {
+            let what = format!("a shard of worker {worker} came before workers {:?}", self.awaited);
+            self.fail(Oracle::Held, round, what);
+        }
         let place = plan.parameters.place(worker);
         let (chunk, bit) = (header.chunk as usize, 1 << place.row);
         let cell_at = place.group * plan.layout.chunks() + chunk;
@@ -255,6 +268,14 @@ impl Judge {
             Event::Joined { worker, round } => {
                 self.hash.update(b"joined").update(&worker.to_le_bytes()).update(&round.to_le_bytes());
                 self.note(|| format!("worker {worker} joined for round {round}"));
+                if self.awaited.remove(worker) {
+                    if *round > 0 {
+                        self.fail(Oracle::Held, *round, format!("worker {worker} has missed the begin"));
+                    }
+                    if self.awaited.len() == 1 {
+                        self.probes.hit(Probe::Held);
+                    }
+                }
                 let window = u64::from(self.scenario.job.plan.window);
                 if *round > self.closed {
                     self.probes.hit(Probe::LaterFirstRound);

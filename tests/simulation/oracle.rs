@@ -29,6 +29,8 @@ pub enum Oracle {
     Stuck,
     /// P7: one shard per worker, round and chunk; the counters add up.
     Counters,
+    /// A job that begins with all has no shard before everybody is ready, and nobody misses its first round.
+    Held,
     /// The daemon's report says who was there.
     Report,
     /// P10: no panic, no endless work.

@@ -50,6 +50,7 @@ probes! {
     BadSession: "a session was ended for another session's number",
     BadWorker: "a session was ended for another worker's index",
     NoCredit: "a session was ended for more shards than credits",
+    Held: "a worker was ready, and the first round waited for others (scenarios)",
     Relayed: "updates were relayed (scenarios)",
     FetchedLate: "an honest worker fetched a chunk because it was late",
     FetchedWrong: "an honest worker fetched a chunk because it was wrong",

@@ -7,7 +7,7 @@ use solon::client::generator_digest;
 use solon::code::{
     Family, Form, Generator, Layout, PROJECTIONS_MAX, Parameters, Precision, Tolerance, Verify, condition,
 };
-use solon::pipeline::Job;
+use solon::pipeline::{Begin, Job};
 use solon::transport::faulty::Faults;
 use solon::wire::{Plan, Rule};
 
@@ -126,6 +126,11 @@ impl Scenario {
                     liars.iter_mut().for_each(|role| **role = Role::Liar(plan));
                 }
             }
+        }
+        // Dice of its own: what else a seed stands for stays.
+        let comes = |role: &Role| !matches!(role, Role::Honest(Habit::Absent | Habit::Crash(0)));
+        if Dice::new(seed, "begin", 0, 0).chance(0.2) && roles.iter().all(comes) {
+            job.begin = Begin::All;
         }
         let Relayed { between, carrying, near } = Relayed::new(seed, &mut job, &mut roles, &mut rounds);
         let stormy = dice.chance(0.3);
@@ -286,6 +291,9 @@ impl Scenario {
                 apart.len()
             );
         }
+        if self.job.begin == Begin::All {
+            text += "  begins with all\n";
+        }
         if self.job.plan.precision != Precision::F32 {
             text += &format!("  shards of {}\n", self.job.plan.precision);
         }
@@ -346,6 +354,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         },
         resume: None,
         relay: None,
+        begin: Begin::Any,
     }
 }
 

@@ -48,7 +48,8 @@
 #define SOLON_CONTAINS(set, worker) ((((set)[(worker) / 64u]) >> ((worker) % 64u)) & 1u)
 
 /** What solon_options begins as: everything from the environment, or its default. */
-#define SOLON_OPTIONS_INIT { sizeof(solon_options), -1, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, NULL, NULL }
+#define SOLON_OPTIONS_INIT \
+    { sizeof(solon_options), -1, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 
 /**
@@ -80,7 +81,8 @@ typedef enum solon_status {
      */
     SOLON_STATUS_TRY_AGAIN = 5,
     /**
-     * The daemon refuses: another job's name, a wrong token, or a way to travel that it does not take.
+     * The daemon refuses: another job's name, a wrong token, a way to travel that it does not take, or a worker that computes
+     * differently than its group.
      */
     SOLON_STATUS_REFUSED = 6,
     /**
@@ -206,6 +208,27 @@ typedef struct solon_options {
      * Given to `interrupt`. What it points to must live as long as the worker.
      */
     void *interrupt_argument;
+    /**
+     * How this worker computes, in words of its own, for solond to compare with the others of its group (verify.mixed): what
+     * computes the gradient. NULL here and in the next four: not said. solond gets hashes of them.
+     */
+    const char *framework;
+    /**
+     * The version of that.
+     */
+    const char *framework_version;
+    /**
+     * How many threads it uses.
+     */
+    const char *threads;
+    /**
+     * What the processor can do, or which GPU and driver.
+     */
+    const char *device;
+    /**
+     * The type of the numbers, and what changes their arithmetic.
+     */
+    const char *dtype;
 } solon_options;
 
 /**

@@ -23,7 +23,8 @@ pub enum SolonStatus {
     NoDaemon = 4,
     /// The daemon refuses for now: it stops, or this index joined less than a second ago. Try again.
     TryAgain = 5,
-    /// The daemon refuses: another job's name, a wrong token, or a way to travel that it does not take.
+    /// The daemon refuses: another job's name, a wrong token, a way to travel that it does not take, or a worker that computes
+    /// differently than its group.
     Refused = 6,
     /// The job has no worker of this index.
     NoSuchWorker = 7,
@@ -124,6 +125,7 @@ impl From<JoinError> for Failure {
             },
             JoinError::Generator { .. } => SolonStatus::VersionMismatch,
             JoinError::NoRdma { .. } => SolonStatus::NoRdma,
+            JoinError::Mixed { .. } => SolonStatus::Refused,
             JoinError::Lost(_) => SolonStatus::Lost,
             JoinError::Local(_) => SolonStatus::System,
             JoinError::Forked(_) => SolonStatus::Forked,

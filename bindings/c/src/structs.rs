@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::mem::{MaybeUninit, size_of};
 
 use solon::client::{Given, Interrupt, JoinOptions, Joined, Worker};
-use solon::wire::{Report, Resume, RoundOutcome, UndecodableReason};
+use solon::wire::{Field, Report, Resume, RoundOutcome, UndecodableReason};
 
 use crate::status::Failure;
 
@@ -44,6 +44,17 @@ pub struct SolonOptions {
     pub interrupt: Option<unsafe extern "C" fn(*mut c_void) -> bool>,
     /// Given to `interrupt`. What it points to must live as long as the worker.
     pub interrupt_argument: *mut c_void,
+    /// How this worker computes, in words of its own, for solond to compare with the others of its group (verify.mixed): what
+    /// computes the gradient. NULL here and in the next four: not said. solond gets hashes of them.
+    pub framework: *const c_char,
+    /// The version of that.
+    pub framework_version: *const c_char,
+    /// How many threads it uses.
+    pub threads: *const c_char,
+    /// What the processor can do, or which GPU and driver.
+    pub device: *const c_char,
+    /// The type of the numbers, and what changes their arithmetic.
+    pub dtype: *const c_char,
 }
 
 /// What the daemon reports of a round. Set `size` to sizeof(solon_report) before each call. It is filled if the call returns
@@ -155,24 +166,24 @@ pub(crate) unsafe trait Versioned: Sized {
 }
 
 macro_rules! versioned {
-    ($($name:ident = $text:literal, $first:literal;)*) => {$(
+    ($($name:ident = $text:literal, $first:literal, $now:literal;)*) => {$(
         // SAFETY: numbers, pointers and optional functions, after the size.
         unsafe impl Versioned for $name {
             const NAME: &'static str = $text;
             const FIRST: usize = $first;
         }
-        // What callers were compiled with stays; who adds fields at the end changes only this.
-        const _: () = assert!(size_of::<$name>() == $first);
+        // What callers were compiled with stays; who adds fields at the end changes only the last number.
+        const _: () = assert!(size_of::<$name>() == $now && $now >= $first);
     )*};
 }
 
 #[cfg(target_pointer_width = "64")]
 versioned! {
-    SolonOptions = "solon_options", 112;
-    SolonReport = "solon_report", 568;
-    SolonPlan = "solon_plan", 72;
-    SolonJoined = "solon_joined", 24;
-    SolonLast = "solon_last", 32;
+    SolonOptions = "solon_options", 112, 152;
+    SolonReport = "solon_report", 568, 568;
+    SolonPlan = "solon_plan", 72, 72;
+    SolonJoined = "solon_joined", 24, 24;
+    SolonLast = "solon_last", 32, 32;
 }
 
 fn sized<T: Versioned>(at: *const T) -> Result<usize, Failure> {
@@ -283,6 +294,11 @@ impl SolonOptions {
             last_digest: 0,
             interrupt: None,
             interrupt_argument: nothing,
+            framework: none,
+            framework_version: none,
+            threads: none,
+            device: none,
+            dtype: none,
         }
     }
 
@@ -315,6 +331,16 @@ impl SolonOptions {
         }
         if let Some(advertise) = text(self.advertise, "advertise")? {
             options.advertise = Some(advertise.parse().map_err(|error| unreadable("advertise", &error))?);
+        }
+        let words = [
+            (Field::Framework, self.framework, "framework"),
+            (Field::Version, self.framework_version, "framework_version"),
+            (Field::Threads, self.threads, "threads"),
+            (Field::Device, self.device, "device"),
+            (Field::Dtype, self.dtype, "dtype"),
+        ];
+        for (field, pointer, name) in words {
+            *options.fingerprint.get_mut(field) = text(pointer, name)?.unwrap_or_default();
         }
         let millis = |ms| std::time::Duration::from_millis(u64::from(ms));
         if self.join_timeout_ms > 0 {

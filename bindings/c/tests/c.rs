@@ -185,6 +185,12 @@ fn what_keeps_a_worker_from_joining_has_a_status_and_a_text() {
 }
 
 #[test]
+fn a_worker_can_say_how_it_computes_and_is_told_if_that_is_refused() {
+    let flags = ["--job-dimension=10", "--job-groups=1", "--job-adversaries=0", "--job-compression=2"];
+    everywhere("mixed", &[&flags[..], &["--verify-mixed=refuse"]].concat());
+}
+
+#[test]
 fn a_worker_that_joins_twice_in_a_second_is_told_to_try_again() {
     everywhere("too-soon", ALONE);
 }

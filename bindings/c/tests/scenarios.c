@@ -200,6 +200,28 @@ static void refusals(void) {
     SAYS("OMPI_COMM_WORLD_RANK (not set)");
 }
 
+static void mixed(void) {
+    solon_options options = SOLON_OPTIONS_INIT;
+    solon_worker *first, *second;
+    options.worker = 0;
+    options.framework = "by hand";
+    options.threads = "1";
+    RETURNS(OK, solon_join(&options, &first));
+    options.worker = 1;
+    options.threads = "2";
+    RETURNS(REFUSED, solon_join(&options, &second));
+    SAYS("worker 1 computes differently from worker 0 and others of its group: threads differ");
+    SAYS("here it is threads \"2\"");
+    options.device = "\xff";
+    RETURNS(INVALID_ARGUMENT, solon_join(&options, &second));
+    SAYS("options.device is not UTF-8");
+    /* A program that was compiled with the first version of the structure says nothing. */
+    options.size = 112;
+    RETURNS(OK, solon_join(&options, &second));
+    RETURNS(OK, solon_leave(second));
+    RETURNS(OK, solon_leave(first));
+}
+
 static void too_soon(void) {
     solon_worker *first = join(), *second;
     RETURNS(TRY_AGAIN, solon_join(NULL, &second));
@@ -394,7 +416,7 @@ int main(int argc, char **argv) {
         const char *name;
         void (*run)(void);
     } scenarios[] = {
-        {"calls", calls}, {"refusals", refusals}, {"too-soon", too_soon}, {"lost", lost},
+        {"calls", calls}, {"refusals", refusals}, {"mixed", mixed}, {"too-soon", too_soon}, {"lost", lost},
         {"lost-then-leave", lost_then_leave}, {"interrupted", interrupted}, {"timed-out", timed_out},
         {"forked", forked}, {"hang-up", hang_up}, {"comes-back", comes_back}, {"overrun", overrun},
     };

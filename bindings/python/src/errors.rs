@@ -88,6 +88,11 @@ pub(crate) fn join_error(py: Python<'_>, error: &JoinError) -> PyErr {
         JoinError::Handshake(HandshakeError::Refused(_)) => {
             ("Refused", "the daemon's log says who was refused, and why")
         }
+        JoinError::Mixed { .. } => (
+            "Refused",
+            "use the same version of torch, the same torch.set_num_threads and the same hardware in a group; or find the tolerance \
+             with `solon calibrate`, and start solond with --verify-mixed warn",
+        ),
         JoinError::Io { .. } | JoinError::Handshake(_) => {
             ("JoinError", "is it solond that listens there, of the same version as this package?")
         }

@@ -1,21 +1,26 @@
 //! A worker of a job, and how one joins.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, mpsc};
 use std::time::Duration;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyTuple};
 use solon::attacks::{Attack, Liar, Means};
-use solon::client::{self, ClientError, Forked, Given, Interrupt, JoinOptions, Tamper};
+use solon::client::{self, ClientError, Forked, Given, Interrupt, JoinError, JoinOptions, Tamper};
 use solon::transport::Transport;
-use solon::wire;
+use solon::wire::{self, Field};
 
 use crate::buffer::Numbers;
 use crate::errors::{busy, client_error, forked, join_error, left, not_configured, wrong_value};
 use crate::plan::Plan;
 use crate::report::Report;
+
+/// While a worker joins it is asked this often whether a signal has come.
+const ASKED_EVERY: Duration = Duration::from_millis(50);
 
 /// Why a call that waits is to give up.
 #[derive(Default)]
@@ -50,7 +55,7 @@ fn seconds(py: Python<'_>, what: &str, seconds: f64) -> PyResult<Duration> {
 /// Joins a job.
 #[pyfunction]
 #[pyo3(signature = (endpoint=None, *, job=None, worker=None, token=None, join_timeout=10.0, round_timeout=600.0, transport="auto",
-                    advertise=None))]
+                    advertise=None, fingerprint=None))]
 #[allow(clippy::too_many_arguments)] // One keyword each.
 pub(crate) fn join(
     py: Python<'_>,
@@ -62,6 +67,7 @@ pub(crate) fn join(
     round_timeout: f64,
     transport: &str,
     advertise: Option<&str>,
+    fingerprint: Option<BTreeMap<String, String>>,
 ) -> PyResult<Worker> {
     let worker = worker.map(u32::try_from).transpose().map_err(|_| {
         wrong_value(py, "the worker's index is not a number from 0 to 4294967295".into(), "indices count from 0")
@@ -80,14 +86,44 @@ pub(crate) fn join(
         })
     };
     options.advertise = advertise.map(address).transpose()?;
+    for (name, text) in fingerprint.into_iter().flatten() {
+        let field = Field::ALL.into_iter().find(|field| field.name() == name).ok_or_else(|| {
+            let cause = format!("fingerprint has {name:?}, expected framework, version, threads, device and dtype");
+            wrong_value(py, cause, "solon.fingerprint() and solon.torch.fingerprint() make one")
+        })?;
+        *options.fingerprint.get_mut(field) = text;
+    }
     let signal = Arc::<Signal>::default();
     options.interrupt = Some(interrupt(signal.clone()));
-    let joined = py.detach(|| client::Worker::join(&options));
-    // What came meanwhile: joining is bounded in time, and does not ask.
-    py.check_signals()?;
+    let joined = join_interruptibly(py, options)?;
     let worker = joined.map_err(|error| join_error(py, &error))?;
     let plan = Py::new(py, Plan::new(*worker.plan(), worker.index()))?;
     Ok(Worker { held: Mutex::new(Some(Held { worker, liar: None })), plan, process: std::process::id(), signal })
+}
+
+/// Joins in a thread of its own, as joining asks nobody whether to give up. If a signal handler raises meanwhile, whoever still joins
+/// leaves at once.
+fn join_interruptibly(py: Python<'_>, options: JoinOptions) -> PyResult<Result<client::Worker, JoinError>> {
+    let (done, mut joined) = mpsc::channel();
+    let join = move || {
+        if let Err(mpsc::SendError(Ok(worker))) = done.send(client::Worker::join(&options)) {
+            worker.leave();
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("solon-join".into()).spawn(join) {
+        return Ok(Err(JoinError::Local(error)));
+    }
+    loop {
+        let joined = &mut joined;
+        match py.detach(move || joined.recv_timeout(ASKED_EVERY)) {
+            Err(mpsc::RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(PyRuntimeError::new_err("joining ended by a bug")),
+            Ok(joined) => {
+                py.check_signals()?;
+                return Ok(joined);
+            }
+        }
+    }
 }
 
 /// Gives up a wait if a signal handler raises, which is what Ctrl-C does in the main thread, or if another thread asks for it.

@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import unittest
@@ -173,6 +174,21 @@ class Joining(unittest.TestCase):
             with self.assertRaisesRegex(solon.WrongValue, next(iter(given))):
                 solon.join("127.0.0.1:1", worker=0, **given)
 
+    def test_a_worker_that_computes_differently_is_told_in_what(self):
+        with Daemon(4, "--verify-mixed=refuse", adversaries=0, compression=2) as daemon:
+            with join(daemon, 0, fingerprint=solon.fingerprint()):
+                other = solon.fingerprint() | {"threads": "many"}
+                with self.assertRaisesRegex(solon.Refused, "worker 0 and others of its group: threads differ") as raised:
+                    join(daemon, 1, fingerprint=other)
+                self.assertIn('here it is threads "many"', raised.exception.cause)
+                self.assertIn("solon calibrate", raised.exception.hint)
+                self.assertEqual((raised.exception.fault, raised.exception.transient), ("caller", False))
+                join(daemon, 1, fingerprint=solon.fingerprint()).leave()
+        with self.assertRaisesRegex(solon.WrongValue, "fingerprint has \"thread\""):
+            solon.join("127.0.0.1:1", worker=0, fingerprint={"thread": "1"})
+        with self.assertRaises(TypeError):
+            solon.join("127.0.0.1:1", worker=0, fingerprint={"threads": 1})
+
     def test_nobody_says_who_it_is(self):
         with self.assertRaises(solon.NotConfigured) as raised:
             solon.join("127.0.0.1:1")
@@ -237,6 +253,13 @@ class Trouble(unittest.TestCase):
                 except solon.Timeout:
                     pass
             self.assertEqual(update, floats(2, 4, 6, 8))
+
+    def test_ctrl_c_ends_a_join(self):
+        # Who connects is never answered.
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+            with self.assertRaises(KeyboardInterrupt):
+                solon.join("127.0.0.1:%d" % silent.getsockname()[1], worker=0, join_timeout=PATIENCE)
 
     def test_ctrl_c_ends_a_wait(self):
         with Daemon(4, adversaries=0, groups=2) as daemon, join(daemon, 0) as worker, join(daemon, 1) as other:

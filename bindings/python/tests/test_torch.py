@@ -1,7 +1,10 @@
 """solon.torch in this process: one worker on its own, or a few in threads, with a real daemon."""
 
+import signal
+import threading
 import unittest
 import warnings
+from unittest import mock
 
 import solon
 from support import Daemon, in_threads, join
@@ -207,6 +210,21 @@ class Alone(unittest.TestCase):
             self.optimizer.step()
         self.assert_trained(trained(1))
 
+    def test_ctrl_c_ends_a_step_whose_gradients_wait_to_be_sent(self):
+        few = ["--chunks-width=8", "--memory-credits=2", "--job-scale=0.5"]
+        daemon = self.enterContext(Daemon(solon.torch.dimension(self.model), *few, groups=2, adversaries=0))
+        worker, _other = self.enterContext(join(daemon, 0)), self.enterContext(join(daemon, 1))
+        exchange = solon.torch.Exchange(self.model, worker, overlap=True)
+        loss_of(self.model, 0).backward()
+        # Its thread is out of credits, since nobody else sends; it has the worker.
+        main = threading.main_thread().ident
+        threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT]).start()
+        with self.assertRaises(KeyboardInterrupt):
+            exchange.step()
+        self.assertTrue(all(parameter.grad.abs().sum() == 0 for parameter in self.model.parameters()))
+        self.assertEqual(worker.next_round, 1)
+        exchange.close()
+
     def test_after_an_error_gradients_are_zero(self):
         exchange = self.exchange()
         loss_of(self.model, 0).backward()
@@ -335,6 +353,22 @@ class Together(unittest.TestCase):
         with Daemon(solon.torch.dimension(network()), groups=2, adversaries=0) as daemon, join(daemon, 0) as worker:
             with self.assertWarnsRegex(UserWarning, "2 times the mean.*--job-scale to 0.5"):
                 solon.torch.Exchange(network(), worker)
+
+    def test_an_exchange_says_how_it_computes(self):
+        model = network()
+        words = solon.torch.fingerprint(model)
+        self.assertEqual((words["framework"], words["threads"]), ("torch", str(torch.get_num_threads())))
+        self.assertIn(torch.__version__, words["version"])
+        self.assertRegex(words["device"], r"^cpu, \S+, \S+ ")
+        self.assertTrue(words["dtype"].startswith("float32, matmul highest"))
+        given = {"transport": "tcp", "mean": False}
+        with Daemon(solon.torch.dimension(model), "--verify-mixed=refuse", adversaries=0, compression=2) as daemon:
+            given["endpoint"] = daemon.endpoint
+            with join(daemon, 0, fingerprint=words | {"threads": "77"}), mock.patch.dict("os.environ", SOLON_WORKER="1"):
+                with self.assertRaisesRegex(solon.Refused, "threads differ"):
+                    solon.torch.Exchange(model, **given)
+                with solon.torch.Exchange(model, fingerprint={}, **given) as exchange:
+                    self.assertEqual(exchange.worker.plan.worker, 1)
 
     def test_seeds_are_those_of_group_and_step(self):
         class Plan:

@@ -41,6 +41,7 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
             tolerance: tolerance?,
             projections: layers.count("verify.projections")?,
             check: layers.choice("verify.check")?,
+            mixed: layers.choice("verify.mixed")?,
         },
         listen: listen?,
         rdma: rdma(layers)?,
@@ -206,7 +207,8 @@ fn rounds(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Rounds> {
         });
         return None;
     }
-    Some(Rounds { window: layers.count("rounds.window")?, deadline, linger })
+    let begin = layers.choice("rounds.begin_with")?;
+    Some(Rounds { window: layers.count("rounds.window")?, deadline, linger, begin })
 }
 
 fn listen(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Listen> {

@@ -69,8 +69,14 @@ fn defaults_are_those_of_the_design() {
     assert_eq!((config.job.name.as_str(), config.job.rule, config.job.dimension), ("default", Rule::Solon, 1000));
     assert_eq!((config.job.scale, config.job.code), (1.0, Generator::Systematic));
     assert_eq!(config.chunks.width, 16_384);
-    assert_eq!(config.rounds, Rounds { window: 2, deadline: Duration::from_secs(10), linger: Duration::ZERO });
-    assert_eq!(config.verify, Verify { tolerance: 6.0 / 16_777_216.0, projections: 4, check: Check::Random });
+    assert_eq!(
+        config.rounds,
+        Rounds { window: 2, deadline: Duration::from_secs(10), linger: Duration::ZERO, begin: Begin::Any }
+    );
+    assert_eq!(
+        config.verify,
+        Verify { tolerance: 6.0 / 16_777_216.0, projections: 4, check: Check::Random, mixed: Mixed::Warn }
+    );
     assert_eq!(
         config.listen,
         Listen {
@@ -123,6 +129,8 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "chunks.width" | "memory.updates" | "listen.connections_per_second" => ("100", ""),
         "rounds.deadline_ms" | "rounds.linger_ms" | "listen.handshake_ms" | "listen.write_deadline_ms" => ("1_500", ""),
         "verify.check" => ("\"full\"", ""),
+        "rounds.begin_with" => ("\"all\"", ""),
+        "verify.mixed" => ("\"refuse\"", ""),
         "verify.tolerance" => ("1e-6", ""),
         "listen.address" => ("\"[::1]:80\"", ""),
         "listen.transport" => ("\"tcp\"", ""),
@@ -519,13 +527,13 @@ fn help_and_markdown_have_every_setting() {
 fn what_is_verified_follows_the_precision_of_shards_unless_it_is_set() {
     let verify = |file: &str| config(&format!("{LEAST}{file}")).verify;
     let usual = verify("");
-    let coarse = |tolerance| Verify { tolerance, projections: 8, check: Check::Full };
+    let coarse = |tolerance| Verify { tolerance, projections: 8, check: Check::Full, mixed: Mixed::Warn };
     assert_eq!(verify("job.precision = \"bf16\"\n"), coarse(6.0 / 256.0));
     assert_eq!(verify("job.precision = \"f16\"\n"), coarse(6.0 / 2048.0));
     // Replicas are the same bits.
     assert_eq!(verify("job.precision = \"bf16\"\njob.compression = 1\n"), usual);
     let set = "verify.tolerance = 0.1\nverify.projections = 3\nverify.check = \"random\"\n";
-    let wanted = Verify { tolerance: 0.1, projections: 3, check: Check::Random };
+    let wanted = Verify { tolerance: 0.1, projections: 3, check: Check::Random, mixed: Mixed::Warn };
     assert_eq!(verify(&format!("job.precision = \"bf16\"\n{set}")), wanted);
     // Nobody asks for less than rounding changes; of replicas anything may be asked.
     let fine = "verify.tolerance = 3.5762787e-7\n";

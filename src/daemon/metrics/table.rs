@@ -611,6 +611,7 @@ pub const SECTIONS: &[Section] = &[
                         "too_soon",
                         "stopping",
                         "rdma_only",
+                        "mixed",
                         "too_many",
                     ],
                 )],
@@ -633,13 +634,13 @@ pub const SECTIONS: &[Section] = &[
             Metric {
                 name: "solon_sessions_ended_total",
                 kind: Kind::Counter,
-                labels: &[words("reason", &["closed", "broken", "violation", "rdma"])],
+                labels: &[words("reason", &["closed", "broken", "violation", "rdma", "mixed"])],
                 unit: "sessions",
                 help: "Sessions that ended, by how the daemon saw it.",
-                doc: "`closed`: by the worker, by a newer session of it, or by the daemon that had said why before (`solon_sessions_not_reading_total`).",
+                doc: "`closed`: by the worker, by a newer session of it, or by the daemon that had said why before (`solon_sessions_not_reading_total`). `mixed`: by `verify.mixed = \"refuse\"`.",
                 read: |from, to| {
-                    use Counter::{SessionsBroken, SessionsClosed, SessionsLostRdma, SessionsViolating};
-                    let reasons = [SessionsClosed, SessionsBroken, SessionsViolating, SessionsLostRdma];
+                    use Counter::{SessionsBroken, SessionsClosed, SessionsLostRdma, SessionsMixed, SessionsViolating};
+                    let reasons = [SessionsClosed, SessionsBroken, SessionsViolating, SessionsLostRdma, SessionsMixed];
                     to.each(reasons.map(|reason| from.count(reason)));
                 },
             },
@@ -834,6 +835,16 @@ pub const SECTIONS: &[Section] = &[
                 help: "Updates that a worker has otherwise than they were pushed.",
                 doc: "More than 0: its model is another one. Restore it.",
                 read: |from, to| to.add(&[], from.count(Counter::DigestMismatches)),
+            },
+            Metric {
+                name: "solon_mixed_workers_total",
+                kind: Kind::Counter,
+                labels: &[],
+                unit: "workers",
+                help: "How often a worker was found to compute differently than its group.",
+                doc: "By its own word: framework, version, threads, device or numbers. Their shards may differ by more than the tolerance: \
+                      see [mixed groups](#mixed-groups).",
+                read: |from, to| to.add(&[], from.count(Counter::MixedWorkers)),
             },
         ],
     },

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use solon::transport::rdma::ffi::IBV_ACCESS_LOCAL_WRITE;
 use solon::wire::{
-    Area, CHALLENGE_BYTES, Credential, Endpoint, HEADER_BYTES, Header, Identity, Kind, Nonce, OFFER_BYTES, Refusal,
-    TRANSPORT_RDMA, UPDATE_OFFSET, WELCOME_BYTES, Welcome, attach_frame, hello_frame, read_attached, read_challenge,
-    read_offer, read_welcome, refusal_of, seal,
+    Area, CHALLENGE_BYTES, Credential, Endpoint, HEADER_BYTES, Header, Hello, Identity, Kind, Nonce, OFFER_BYTES,
+    Refusal, TRANSPORT_RDMA, UPDATE_OFFSET, WELCOME_BYTES, Welcome, attach_frame, hello_frame, read_attached,
+    read_challenge, read_offer, read_welcome, refusal_of, seal,
 };
 
 use super::verbs::{ALL_RIGHTS, End, Memory};
@@ -42,9 +42,8 @@ impl Invited {
         stream.set_nodelay(true).unwrap();
         let challenge = read_challenge(&read::<CHALLENGE_BYTES>(&mut stream)?).unwrap();
         let (credential, nonce) = (Credential::from_token(token), [7; 32]);
-        let identity = Identity::new("default", worker);
-        let hello = hello_frame(identity, &credential, &challenge, &nonce, None, TRANSPORT_RDMA);
-        stream.write_all(&hello).unwrap();
+        let hello = Hello { transports: TRANSPORT_RDMA, ..Hello::new(Identity::new("default", worker), nonce) };
+        stream.write_all(&hello_frame(&hello, &credential, &challenge)).unwrap();
         let welcome = read::<WELCOME_BYTES>(&mut stream)?;
         let welcome = read_welcome(&welcome, &credential, &challenge, &nonce).unwrap();
         let offer = read::<OFFER_BYTES>(&mut stream)?;

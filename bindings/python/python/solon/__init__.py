@@ -25,6 +25,7 @@ from ._errors import (
     WrongType,
     WrongValue,
 )
+from ._fingerprint import fingerprint
 from ._sampler import GroupBatchSampler
 from ._solon import Plan, Report, Worker, __version__, join
 
@@ -49,5 +50,6 @@ __all__ = [
     "WrongType",
     "WrongValue",
     "__version__",
+    "fingerprint",
     "join",
 ]

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, Self, TypeAlias, final
 
 from typing_extensions import Buffer
@@ -155,11 +156,16 @@ def join(
     round_timeout: float = 600.0,
     transport: Literal["auto", "tcp", "rdma"] = "auto",
     advertise: str | None = None,
+    fingerprint: Mapping[str, str] | None = None,
 ) -> Worker:
     """Joins a job.
 
     What is not given is taken from ``SOLON_ENDPOINT``, ``SOLON_JOB``, ``SOLON_WORKER`` and ``SOLON_TOKEN``; the index else from
     torchrun (``RANK`` together with ``LOCAL_RANK``), Slurm or Open MPI. Times are seconds.
+
+    ``fingerprint`` says how this worker computes, for the daemon to compare with the others of its group: what :func:`fingerprint`
+    and ``solon.torch.fingerprint`` give, or a dictionary with some of ``framework``, ``version``, ``threads``, ``device`` and ``dtype``.
+    The daemon gets hashes of the texts.
 
     Raises :class:`NotConfigured`, :class:`NoDaemon`, :class:`Refused`, :class:`JoinError`, :class:`WrongValue`.
     """

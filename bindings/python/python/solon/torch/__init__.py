@@ -8,7 +8,8 @@ the same gradient, which is what Solon corrects errors with.
 from .._sampler import GroupBatchSampler
 from ._ddp import Hook, hook_ddp, one_member_group
 from ._exchange import Exchange
+from ._fingerprint import fingerprint
 from ._flat import dimension
 from ._seed import seed_step
 
-__all__ = ["Exchange", "GroupBatchSampler", "Hook", "dimension", "hook_ddp", "one_member_group", "seed_step"]
+__all__ = ["Exchange", "GroupBatchSampler", "Hook", "dimension", "fingerprint", "hook_ddp", "one_member_group", "seed_step"]

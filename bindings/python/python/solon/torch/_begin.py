@@ -7,10 +7,12 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 
 from .._errors import JoinError, WrongValue
 from .._solon import join
+from ._fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from .._solon import Worker
@@ -21,14 +23,14 @@ log = logging.getLogger("solon")
 PATIENCE = 120
 
 
-def joined(worker: Worker | None, begun: bool, given: dict[str, Any]) -> Worker:
+def joined(worker: Worker | None, begun: bool, given: dict[str, Any], module: torch.nn.Module) -> Worker:
     """The worker that was given, or one that joins, together with the others of its launcher."""
     if worker is not None:
         if given:
             raise WrongValue(f"a worker was given, and also {', '.join(given)}", "these are for joining", fault="caller")
         check_begin(worker, begun)
         return worker
-    worker = join(**given)
+    worker = join(**{"fingerprint": fingerprint(module), **given})
     try:
         check_begin(worker, begun)
         wait_for_others()

@@ -78,7 +78,7 @@ def hook_ddp(
         cause = f"the process group of this DistributedDataParallel has {size} members, which would trust each other"
         raise WrongValue(cause, "call solon.torch.one_member_group() instead of init_process_group", fault="caller")
     flat = Flat(model.module, buffers=buffers)
-    hook = Hook(flat, joined(worker, begun, join))
+    hook = Hook(flat, joined(worker, begun, join, model.module))
     flat.check(hook.worker.plan, mean=mean)
 
     def exchange(state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:

@@ -52,7 +52,7 @@ class Exchange:
         then there is one ``backward`` per step, and nothing changes gradients between the two.
         """
         self._flat = Flat(module, buffers=buffers)
-        self.worker = joined(worker, begun, join)
+        self.worker = joined(worker, begun, join, module)
         self._flat.check(self.worker.plan, mean=mean)
         self._warned = False
         # The buffer holds an update, not the beginning of a gradient.
