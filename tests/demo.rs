@@ -1,8 +1,10 @@
 //! `solon demo` as a user runs it: every attack, too many liars, dead workers, wrong options.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use solon::attacks::Attack;
 
@@ -140,4 +142,35 @@ fn nothing_outlives_a_demonstration_that_is_killed() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     panic!("processes outlived the demonstration");
+}
+
+#[test]
+fn a_run_that_is_kept_running_can_be_scraped() {
+    let directory = tempfile::tempdir().unwrap();
+    // A port that was free a moment ago.
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let report = directory.path().join("report.html");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_solon"))
+        .args(["demo", "--steps", "3", "--keep-running", "--admin", &admin, "--report", report.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("solon runs");
+    let errors = BufReader::new(child.stderr.take().unwrap());
+    let said = errors.lines().map_while(Result::ok).any(|line| line.contains(&format!("http://{admin}/metrics")));
+    assert!(said, "it ended without saying where its metrics are");
+    let begun = Instant::now();
+    let page = loop {
+        let mut stream = TcpStream::connect(&admin).expect("solond answers");
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\n\r\n").unwrap();
+        let mut page = String::new();
+        let _ = stream.read_to_string(&mut page);
+        if page.contains("solon_build_info{") {
+            break page;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{page}");
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
 }

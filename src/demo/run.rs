@@ -59,6 +59,8 @@ pub struct Options {
     pub listen: IpAddr,
     /// The RDMA devices that the daemon may use, and those that the workers may use.
     pub devices: [DeviceList; 2],
+    /// Where the daemon of the run with Solon answers over HTTP: metrics, status page. Nowhere if not given.
+    pub admin: Option<SocketAddr>,
 }
 
 /// Why there is nothing to show.
@@ -295,7 +297,10 @@ impl Demo {
         }
         set("listen-transport", self.options.transport.to_string());
         set("rdma-devices", self.options.devices[0].to_string());
-        set("admin-serve", "false".into());
+        match self.options.admin.filter(|_| solon) {
+            Some(address) => set("admin-address", address.to_string()),
+            None => set("admin-serve", "false".into()),
+        }
         set("log-format", "json".into());
         // A dozen processes share the cores with it.
         set("cores-map", r#"[["receive", "assemble", "decode", "push"]]"#.into());
@@ -499,6 +504,7 @@ mod tests {
             transport: Transport::Tcp,
             listen: std::net::Ipv4Addr::LOCALHOST.into(),
             devices: Default::default(),
+            admin: None,
         }
     }
 

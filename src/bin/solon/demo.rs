@@ -1,7 +1,7 @@
 //! `solon demo`: a real daemon and real worker processes train a small network while some of them lie.
 
 use std::io::{IsTerminal, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -74,6 +74,9 @@ pub struct Arguments {
     /// RDMA devices that the workers may use [default: any]
     #[arg(long, default_value = "", value_name = "LIST", hide_default_value = true)]
     worker_devices: DeviceList,
+    /// Where solond answers over HTTP in the run with Solon: metrics for Prometheus, a status page [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
     /// Print one JSON object per step, and the whole report as the last line
     #[arg(long)]
     json: bool,
@@ -147,6 +150,7 @@ fn demonstrate(args: &Arguments) -> Result<bool, DemoError> {
         transport: args.transport,
         listen: args.listen,
         devices: [args.daemon_devices.clone(), args.worker_devices.clone()],
+        admin: args.admin,
     };
     let demo = Demo::new(options.clone())?;
     let mut show = match (args.json, std::io::stdout().is_terminal()) {
@@ -177,6 +181,9 @@ fn demonstrate(args: &Arguments) -> Result<bool, DemoError> {
         };
         Demo::new(options)?.run_on(&mut show, |address| {
             eprintln!("\nThe attacked run with Solon goes on (solond listens on {address}); Ctrl-C ends it.");
+            if let Some(admin) = args.admin {
+                eprintln!("Its status: http://{admin}/, its metrics: http://{admin}/metrics");
+            }
         })?;
         eprintln!("\nIt ended by itself: the rounds are undecodable.");
     }
