@@ -6,8 +6,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
@@ -48,9 +48,9 @@ pub struct Door {
     listener: TcpListener,
     poll: Poll,
     job: Arc<Job>,
-    credentials: Vec<Credential>,
+    rulebook: Arc<Rulebook>,
+    rules: Arc<Rules>,
     usher: Usher,
-    handshake: Duration,
     bucket: Bucket,
     visitors: Vec<Option<Visitor>>,
     rdma: Result<Arc<Fabric>, LinkFailure>,
@@ -97,6 +97,7 @@ enum Stage {
 /// A worker that was welcomed and offered RDMA.
 struct Pending {
     welcome: Welcome,
+    credential: Credential,
     nonce: Nonce,
     offer: Offer,
 }
@@ -116,6 +117,37 @@ pub struct Ways {
     pub transport: Transport,
     /// The port, or why there is none.
     pub rdma: Result<Fabric, LinkFailure>,
+}
+
+/// Whom the door lets in, and how fast.
+#[derive(Clone)]
+pub struct Rules {
+    /// Per worker: what shows that a peer is it.
+    pub credentials: Vec<Credential>,
+    /// How long a connection may take to say who it is.
+    pub handshake: Duration,
+    /// New connections looked at per second.
+    pub connections_per_second: u32,
+}
+
+/// The rules of now: a reload may change them while the door is open.
+pub struct Rulebook(Mutex<Arc<Rules>>);
+
+impl Rulebook {
+    /// These rules, for the beginning.
+    pub fn new(rules: Rules) -> Rulebook {
+        Rulebook(Mutex::new(Arc::new(rules)))
+    }
+
+    /// The rules of now.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on these hold, for who is not in yet.
+    pub fn set(&self, rules: Rules) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
 }
 
 /// Lets so many connections through per second, and as many at once.
@@ -150,7 +182,7 @@ impl Door {
     pub fn new(
         listener: std::net::TcpListener,
         job: Arc<Job>,
-        credentials: Vec<Credential>,
+        rulebook: Arc<Rulebook>,
         handle: Handle,
         ways: Ways,
         config: &Config,
@@ -162,16 +194,17 @@ impl Door {
         if let Ok(fabric) = &ways.rdma {
             poll.registry().register(&mut SourceFd(&fabric.descriptor()), DEVICE, Interest::READABLE)?;
         }
-        let workers = credentials.len();
         let mixture = Mixture::new(&job.plan.parameters);
+        let rules = rulebook.rules();
+        let workers = rules.credentials.len();
         Ok(Door {
             listener,
             poll,
             usher: Usher { job: job.clone(), handle, transport: ways.transport },
             job,
-            credentials,
-            handshake: config.listen.handshake,
-            bucket: Bucket::new(config.listen.connections_per_second),
+            bucket: Bucket::new(rules.connections_per_second),
+            rulebook,
+            rules,
             visitors: (0..Door::visitors(workers)).map(|_| None).collect(),
             rdma: ways.rdma.map(Arc::new),
             connecting: (0..workers).map(|_| Arc::default()).collect(),
@@ -202,6 +235,8 @@ impl Door {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
+            self.rules = self.rulebook.rules();
+            self.bucket.per_second = f64::from(self.rules.connections_per_second);
             let now = Instant::now();
             accepting |= events.iter().any(|event| event.token() == LISTENER);
             if accepting {
@@ -259,7 +294,7 @@ impl Door {
             });
         match greeted {
             Ok(()) => {
-                let deadline = now + self.handshake;
+                let deadline = now + self.rules.handshake;
                 self.visitors[place] =
                     Some(Visitor { stream, nonce, deadline, bytes: [0; LONGEST], read: 0, stage: Stage::Hello });
             }
@@ -299,7 +334,7 @@ impl Door {
             Stage::Attach(pending) => self.attach(visitor, *pending),
             Stage::Hello => {
                 let hello = visitor.bytes.first_chunk().expect("a visitor has room for a hello");
-                match accept_hello(hello, &visitor.nonce, self.job.number, &self.credentials) {
+                match accept_hello(hello, &visitor.nonce, self.job.number, &self.rules.credentials) {
                     Ok(hello) => self.welcome(place, visitor, &hello, now),
                     Err(refusal) => self.refuse(&visitor.stream, refusal, now),
                 }
@@ -358,12 +393,12 @@ impl Door {
         let session = self.next_session;
         self.next_session += 1;
         let welcome = Welcome { plan: self.job.plan, worker, session, epoch: self.job.epoch, last };
-        let credential = &self.credentials[worker as usize];
-        let mut told = (&visitor.stream).write_all(&welcome_frame(&welcome, credential, &visitor.nonce, &hello.nonce));
+        let credential = self.rules.credentials[worker as usize].clone();
+        let mut told = (&visitor.stream).write_all(&welcome_frame(&welcome, &credential, &visitor.nonce, &hello.nonce));
         let offer = asks.then(|| self.offer(worker));
         if let Some(offer) = &offer {
             let endpoint = offer.as_ref().map(Offer::endpoint).map_err(|why| why.number());
-            let frame = offer_frame(&endpoint, self.job.epoch, credential, [&visitor.nonce, &hello.nonce]);
+            let frame = offer_frame(&endpoint, self.job.epoch, &credential, [&visitor.nonce, &hello.nonce]);
             told = told.and_then(|()| (&visitor.stream).write_all(&frame));
         }
         if let Err(error) = told {
@@ -377,9 +412,9 @@ impl Door {
             None => self.usher.by_tcp(visitor.stream, worker, session, None),
             Some(Err(why)) => self.usher.by_tcp(visitor.stream, worker, session, Some(why)),
             Some(Ok(offer)) => {
-                visitor.stage = Stage::Attach(Box::new(Pending { welcome, nonce: hello.nonce, offer }));
+                visitor.stage = Stage::Attach(Box::new(Pending { welcome, credential, nonce: hello.nonce, offer }));
                 visitor.read = 0;
-                visitor.deadline = now + ATTACH_FACTOR * self.handshake;
+                visitor.deadline = now + ATTACH_FACTOR * self.rules.handshake;
                 let descriptor = visitor.stream.as_raw_fd();
                 let again = self.poll.registry().register(&mut SourceFd(&descriptor), Token(place), Interest::READABLE);
                 match again {
@@ -426,11 +461,10 @@ impl Door {
 
     /// A worker that was offered RDMA answers: with its end, or why it has none.
     fn attach(&mut self, visitor: Visitor, pending: Pending) {
-        let Pending { welcome, nonce, offer } = pending;
+        let Pending { welcome, credential, nonce, offer } = pending;
         let Welcome { worker, session, .. } = welcome;
-        let credential = &self.credentials[worker as usize];
         let bytes = visitor.bytes.first_chunk().expect("a visitor has room for an attach");
-        let answer = match read_attach(bytes, &welcome, credential, [&visitor.nonce, &nonce]) {
+        let answer = match read_attach(bytes, &welcome, &credential, [&visitor.nonce, &nonce]) {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::warn!(worker, %error, "a worker's answer to the offer of RDMA was refused");

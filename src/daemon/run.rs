@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::admin::{Admin, Port};
 use super::config::Config;
+use super::notify::Manager;
+use super::reload::Reloader;
 use super::report::{Reporter, list};
 use super::serve::{Daemon, ServeError, relay_of};
 use crate::code::locates_surely;
@@ -79,19 +81,28 @@ fn say_counters(handle: &Handle) {
 }
 
 /// Serves until SIGTERM or SIGINT: then lets the round that has begun come to its end, says good-bye to all workers and
-/// returns. A second signal ends the process at once. SIGUSR1 has it write its counters to the log.
+/// returns. A second signal ends the process at once. SIGUSR1 has it write its counters to the log, SIGHUP reload its
+/// configuration. A service manager that started the process is told how it goes.
 ///
 /// # Errors
 /// If the daemon cannot start, or one of its threads ends.
-pub fn serve(config: &Config) -> Result<(), ServeError> {
-    serve_until(config, |_| false).map(|_| ())
+pub fn serve(config: &Config, reloader: Reloader<'_>) -> Result<(), ServeError> {
+    live(config, Some(reloader), |_| false).map(|_| ())
 }
 
-/// [`serve`], also until `enough` says so of the daemon, which is asked a few times per second. What is left of it can still be read.
+/// [`serve`] without a reload, also until `enough` says so of the daemon, which is asked a few times per second. What is left of it can still be read.
 ///
 /// # Errors
 /// As there.
-pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> Result<Handle, ServeError> {
+pub fn serve_until(config: &Config, enough: impl FnMut(&Daemon) -> bool) -> Result<Handle, ServeError> {
+    live(config, None, enough)
+}
+
+fn live(
+    config: &Config,
+    mut reloader: Option<Reloader<'_>>,
+    mut enough: impl FnMut(&Daemon) -> bool,
+) -> Result<Handle, ServeError> {
     let signal = Arc::new(AtomicBool::new(false));
     for number in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register_conditional_shutdown(number, 1, signal.clone()).map_err(ServeError::System)?;
@@ -99,10 +110,15 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
     }
     let asked = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone()).map_err(ServeError::System)?;
+    let hung_up = Arc::new(AtomicBool::new(false));
+    if reloader.is_some() {
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, hung_up.clone()).map_err(ServeError::System)?;
+    }
     let port = Port::take(config)?;
     let mut daemon = Daemon::start(config)?;
     let admin_address = port.name();
     let admin = Admin::start(port, config, &daemon)?;
+    let mut manager = Manager::of_environment(daemon.pulses(), Instant::now());
     let plan = &daemon.job().plan;
     tracing::info!(
         address = %daemon.address(),
@@ -126,6 +142,7 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
              corrects may be undecodable; lower job.compression or job.adversaries"
         );
     }
+    manager.ready();
     let mut reporter = Reporter::new(plan.parameters.workers());
     let mut give_up: Option<Instant> = None;
     let (mut lost_events, mut journal_errors) = (0, 0);
@@ -136,6 +153,7 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
         while let Some(event) = daemon.handle().events.pop() {
             reporter.write(&event, now);
             admin.observe(&event, now);
+            manager.observe(&event);
         }
         let board = &daemon.handle().board;
         let lost = board.counted(pipeline::Counter::EventsLost);
@@ -160,12 +178,21 @@ pub fn serve_until(config: &Config, mut enough: impl FnMut(&Daemon) -> bool) -> 
             say_counters(daemon.handle());
             say_pushed(daemon.handle());
         }
+        if let Some(reloader) = &mut reloader
+            && hung_up.swap(false, Ordering::Relaxed)
+        {
+            manager.reloading();
+            manager.reloaded(reloader.reload(&daemon));
+        }
+        manager.look(now, &daemon);
         if give_up.is_none() && (signal.load(Ordering::Relaxed) || enough(&daemon)) {
             tracing::info!("stopping: the round that has begun ends first");
             admin.stopping();
             daemon.handle().request_stop();
             // Its deadline, what every worker has to take what was pushed, and to leave.
-            give_up = Some(now + daemon.job().deadline() + 2 * daemon.job().write_deadline + Duration::from_secs(1));
+            let drain = daemon.job().deadline() + 2 * daemon.job().write_deadline + Duration::from_secs(1);
+            manager.stopping(drain + Duration::from_secs(5));
+            give_up = Some(now + drain);
         }
         // Looked for before `stopped`: a thread that ends because the daemon stops is no surprise.
         let died = daemon.died();

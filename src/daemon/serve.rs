@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use super::config::{Admission, Check, Config, PushWay, Rule, Stage as StageName};
 use super::cores::{claim_near, idle_of, placement, reactors as reactor_map};
-use super::door::{Door, Ways};
+use super::door::{Door, Rulebook, Rules, Ways};
 use super::exit::Exit;
 use super::journal::{self, JournalError};
 use super::tokens::{self, TokenError};
@@ -202,6 +202,7 @@ pub struct Daemon {
     completions: Option<Arc<Completions>>,
     /// The port that workers can come to by RDMA, or why there is none.
     rdma: String,
+    rulebook: Arc<Rulebook>,
 }
 
 impl Daemon {
@@ -300,12 +301,17 @@ impl Daemon {
             };
             threads.push(spawn(format!("solon-reactor-{at}"), run)?);
         }
-        let door =
-            Door::new(listener, job.clone(), credentials, handle.clone(), ways, config).map_err(ServeError::System)?;
+        let rulebook = Arc::new(Rulebook::new(Rules {
+            credentials,
+            handshake: config.listen.handshake,
+            connections_per_second: config.listen.connections_per_second,
+        }));
+        let door = Door::new(listener, job.clone(), rulebook.clone(), handle.clone(), ways, config)
+            .map_err(ServeError::System)?;
         let (ended, board) = (over.clone(), handle.board.clone());
         let run = move || door.run(|| ended.load(Ordering::Relaxed) || board.stopped()).map_err(ServeError::System);
         threads.push(spawn("solon-door".into(), run)?);
-        Ok(Daemon { address, job, handle, threads, over, pulses, seats, completions, rdma })
+        Ok(Daemon { address, job, handle, threads, over, pulses, seats, completions, rdma, rulebook })
     }
 
     /// Where it listens; the port is the real one if 0 was configured.
@@ -341,6 +347,16 @@ impl Daemon {
     /// The port that workers can come to by RDMA, or why there is none.
     pub fn rdma(&self) -> &str {
         &self.rdma
+    }
+
+    /// Whom its door lets in.
+    pub(super) fn rules(&self) -> Rules {
+        Rules::clone(&self.rulebook.rules())
+    }
+
+    /// Whom its door lets in from now on; who is in stays.
+    pub(super) fn set_rules(&self, rules: Rules) {
+        self.rulebook.set(rules);
     }
 
     /// A thread that ended although nobody asked for it.

@@ -33,6 +33,8 @@ pub struct Setting {
     pub default: DefaultValue,
     /// What its number counts; empty where there is nothing to count.
     pub unit: &'static str,
+    /// When a change of it is applied.
+    pub applied: Applied,
     /// One line: what it is.
     pub help: &'static str,
     /// More: how to choose it.
@@ -69,6 +71,15 @@ pub enum Kind {
     Cores,
     /// RDMA devices and ports, as NCCL lists them.
     Devices,
+}
+
+/// When a change of a setting is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// When the daemon starts again.
+    AtStart,
+    /// When it is told to reload its configuration, while it serves.
+    OnReload,
 }
 
 /// What holds when nobody sets a setting.
@@ -154,6 +165,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Name,
         default: DefaultValue::Value("\"default\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "Name of the training job",
         doc: "A worker says which job it wants to join and is refused by a daemon of another one.",
     },
@@ -163,6 +175,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Rule>),
         default: DefaultValue::Value("\"solon\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "How the workers' uploads become one update",
         doc: "\"mean\" believes every worker and is there to compare with: each worker is a group of its own, so \
               adversaries and stragglers must be 0 and compression 1.",
@@ -173,6 +186,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 65_536 },
         default: DefaultValue::Value("2"),
         unit: "groups",
+        applied: Applied::AtStart,
         help: "Groups of workers; all workers of a group compute the same gradient",
         doc: "The batch is divided among the groups. More groups mean more data per round, not more protection. The job \
               has groups x (compression + 2 x adversaries + stragglers) workers.",
@@ -183,6 +197,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 0, max: 31 },
         default: DefaultValue::Value("2"),
         unit: "workers per group",
+        applied: Applied::AtStart,
         help: "Lying workers per group that are corrected exactly",
         doc: "Each costs two workers per group. With more liars than this in a group its rounds become undecodable.",
     },
@@ -192,6 +207,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 0, max: 63 },
         default: DefaultValue::Value("0"),
         unit: "workers per group",
+        applied: Applied::AtStart,
         help: "Absent or late workers per group that a round does not wait for, beside the liars",
         doc: "Each costs one worker per group. A worker that is absent but not provided for here takes the place of a \
               liar.",
@@ -202,6 +218,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 64 },
         default: DefaultValue::Value("2"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Factor by which an upload is smaller than the gradient",
         doc: "Each step costs one worker per group. A group has compression + 2 x adversaries + stragglers workers, at \
               most 64.",
@@ -212,6 +229,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 65_536 * 64 },
         default: DefaultValue::Unset("12"),
         unit: "workers",
+        applied: Applied::AtStart,
         help: "Number of workers, only to be checked against the settings above",
         doc: "When set it must equal groups x (compression + 2 x adversaries + stragglers), so that a job started with \
               another number of processes fails here and not in its first round.",
@@ -222,6 +240,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: DIMENSION_MAX },
         default: DefaultValue::Required("25557032"),
         unit: "numbers",
+        applied: Applied::AtStart,
         help: "Numbers in the gradient: the parameters of the model",
         doc: "Must be the same in every worker; one that submits another number is told by its client library.",
     },
@@ -231,6 +250,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Factor,
         default: DefaultValue::Value("1.0"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Factor on the update: update = scale x sum over groups",
         doc: "1.0 gives the sum of the groups' gradients; set it to 1 / groups (or 1 / samples, if workers sum over \
               samples) for a mean.",
@@ -241,6 +261,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Generator>),
         default: DefaultValue::Value("\"systematic\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "The generator matrix that workers encode with",
         doc: "All correct the same number of liars; they differ in speed and rounding.",
     },
@@ -250,6 +271,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Precision>),
         default: DefaultValue::Value("\"f32\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "How the numbers of an upload stand on the wire",
         doc: "16 bits halve the upload. Rounding is then a lie's cover: with compression above 1 verify.tolerance is 2.3e-2 \
               (\"bf16\") or 2.9e-3 (\"f16\") unless it is set, times what `solon plan` calls the condition. \"bf16\" has the \
@@ -263,6 +285,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 1 << 22 },
         default: DefaultValue::Value("16384"),
         unit: "numbers per shard",
+        applied: Applied::AtStart,
         help: "Numbers in a worker's shard of one chunk",
         doc: "A chunk is received, checked, decoded and pushed on its own. Wide chunks cost memory and latency, narrow \
               ones cost headers and checks; 64 KiB (16384) keeps a group's shards in the cache.",
@@ -273,6 +296,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 2, max: 8 },
         default: DefaultValue::Value("2"),
         unit: "rounds",
+        applied: Applied::AtStart,
         help: "Rounds that may be in flight at once",
         doc: "2 lets fast workers send the next round while the update of the last one is still being pushed. Frames of \
               later rounds are refused.",
@@ -283,6 +307,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: HOUR_MS },
         default: DefaultValue::Value("10000"),
         unit: "ms",
+        applied: Applied::AtStart,
         help: "Time from when a round began until it ends, decoded or not",
         doc: "A round begins when adversaries + 1 workers of one group have begun it (so liars alone cannot). What is \
               not decoded by then is undecodable, and the job goes on with the next round.",
@@ -293,6 +318,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 0, max: HOUR_MS },
         default: DefaultValue::Value("0"),
         unit: "ms",
+        applied: Applied::AtStart,
         help: "Time to wait for more shards once compression + adversaries of them have arrived",
         doc: "0 decides at once. As long as deadline_ms waits for every connected worker: then the last bit of a result \
               does not depend on the order in which shards arrive, and every liar is named.",
@@ -303,6 +329,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Begin>),
         default: DefaultValue::Value("\"any\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "Who must have joined before the first round of the job can begin",
         doc: "With \"any\" a worker that joins while the first rounds are under way has missed updates. With \"all\" no round begins, and \
               no deadline runs, before every worker has joined once; the log says every 10 s who is missing. A worker that never comes \
@@ -314,6 +341,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Fraction,
         default: DefaultValue::Value("3.5762787e-7"),
         unit: "relative",
+        applied: Applied::AtStart,
         help: "Rounding error that is not held to be a lie, relative to the size of a group's shards",
         doc: "The default is 6 x 2^-24: workers of a group compute bit by bit the same. Raise it if they cannot (GPU \
               kernels that are not deterministic differ by 1e-6 to 2e-3): a lie below the tolerance is not seen. `solon \
@@ -327,6 +355,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 8 },
         default: DefaultValue::Value("4"),
         unit: "projections",
+        applied: Applied::AtStart,
         help: "Random projections by which shards that do not agree are told apart",
         doc: "An error 100 times the tolerance stays unseen with probability 8e-3, 6e-5, 4e-9 at 1, 2, 4 projections. With \
               16 bits per number and compression above 1 the default is 8.",
@@ -337,6 +366,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Check>),
         default: DefaultValue::Value("\"random\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "How it is seen that nobody lies",
         doc: "\"random\" looks at two secret combinations of a group's shards: an error 100 times the tolerance stays unseen \
               with probability 6e-5, a large one about once in 1e12. \"full\" looks at all of them and leaves nothing to \
@@ -350,6 +380,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Mixed>),
         default: DefaultValue::Value("\"warn\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "What becomes of a worker that computes differently than others of its group",
         doc: "Workers may say by which framework, version, number of threads, device and type of numbers they compute. Where that \
               differs in a group its workers do not get the same bits, and honest ones are named as liars unless \
@@ -362,6 +393,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Address,
         default: DefaultValue::Value("\"127.0.0.1:7447\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "Address and port that workers connect to",
         doc: "Any address but a loopback one needs a token_file, or open = true.",
     },
@@ -371,6 +403,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Transport>),
         default: DefaultValue::Value("\"auto\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "How shards and updates travel",
         doc: "With \"auto\" workers that can come by RDMA do, and the others come by TCP. With \"rdma\" only those who come by \
               RDMA are taken, and the daemon does not start without a device. In any case a worker connects by TCP first.",
@@ -381,6 +414,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Path,
         default: DefaultValue::Unset("\"/etc/solond/tokens\""),
         unit: "",
+        applied: Applied::OnReload,
         help: "File with the secret of each worker",
         doc: "One line per worker: its index (from 0) and its token, separated by a space; '#' begins a comment. Others \
               must not be able to read it. When not set, every connection may be any worker.",
@@ -391,6 +425,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
         default: DefaultValue::Value("false"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Serve without tokens on an address that is not loopback",
         doc: "Then whoever reaches the port can be all workers at once: only for networks in which everybody is \
               trusted. Contradicts a token_file.",
@@ -401,6 +436,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: HOUR_MS },
         default: DefaultValue::Value("2000"),
         unit: "ms",
+        applied: Applied::OnReload,
         help: "Time in which a new connection must have said who it is",
         doc: "From when it was accepted, however much arrives meanwhile; then it is closed. A worker that is offered RDMA has 30 \
               times as long to answer, since it registers its memory.",
@@ -411,6 +447,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 1_000_000 },
         default: DefaultValue::Value("200"),
         unit: "connections per second",
+        applied: Applied::OnReload,
         help: "New connections that are looked at per second",
         doc: "More are reset at once. At least as many as there are workers lets all join within a second.",
     },
@@ -420,6 +457,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: HOUR_MS },
         default: DefaultValue::Value("2000"),
         unit: "ms",
+        applied: Applied::AtStart,
         help: "Time in which a worker must take what is pushed to it",
         doc: "A worker that reads nothing for so long is disconnected; the others never wait for it.",
     },
@@ -429,6 +467,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Devices,
         default: DefaultValue::Unset("\"mlx5_0:1,mlx5_1\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "The RDMA devices and ports that may be used",
         doc: "In the syntax of NCCL_IB_HCA: names are beginnings of names unless '=' stands before the list, and '^' before \
               it means all but these. When not set, all may be used; `solon rdma devices` shows them.",
@@ -439,6 +478,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 0, max: 255 },
         default: DefaultValue::Unset("3"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Which entry of a port's table of addresses is used",
         doc: "When not set it is chosen: RoCE v2 with the address that the control connection has here, then with one that \
               can be routed, IPv4 before IPv6; on InfiniBand 0. Link-local addresses are used only if they are named here.",
@@ -449,6 +489,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::OneOf(rdma::Options::MTUS),
         default: DefaultValue::Unset("1024"),
         unit: "bytes",
+        applied: Applied::AtStart,
         help: "Size of a packet",
         doc: "When not set it is that of the port. Smaller ones help where a switch or the other end has less than the port; \
               larger ones are refused.",
@@ -459,6 +500,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 0, max: 255 },
         default: DefaultValue::Value("0"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Traffic class in every packet",
         doc: "With RoCE v2 the IP header's: four times the DSCP for which the switches are lossless, so 106 for DSCP 26 \
               with ECN.",
@@ -469,6 +511,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 0, max: 15 },
         default: DefaultValue::Value("0"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Service level of every packet",
         doc: "On InfiniBand it chooses the virtual lane, with RoCE the priority in a VLAN.",
     },
@@ -478,6 +521,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 31 },
         default: DefaultValue::Value("14"),
         unit: "exponent: 4.096 us x 2^n",
+        applied: Applied::AtStart,
         help: "Time without an answer after which a packet is sent again",
         doc: "14 is 67 ms. A lost peer is noticed after about (retries + 1) times as long, up to four times that on some \
               hardware. 0 would wait for ever.",
@@ -488,6 +532,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 0, max: 6 },
         default: DefaultValue::Value("6"),
         unit: "times",
+        applied: Applied::AtStart,
         help: "How often a packet is sent again before the connection is given up",
         doc: "7 is refused, as it means for ever on most hardware.",
     },
@@ -497,6 +542,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Precision>),
         default: DefaultValue::Value("\"f32\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "How the numbers of an update stand on the wire",
         doc: "16 bits halve the download. What was decoded in f32 is rounded once, to the nearest, by the daemon: every worker gets the \
               same bits. \"bf16\" has the range of f32 and changes each number by up to 2^-8 of it (0.4 %). \"f16\" changes it by up to \
@@ -509,6 +555,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<PushWay>),
         default: DefaultValue::Value("\"direct\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "Whether workers pass updates on to each other",
         doc: "With \"relay\" the daemon sends each chunk of an update to one worker and its hash to the others, so its link carries \
               an update once and not once per worker. The log says at the start what \"auto\" came to, and why: \"relay\" from 6 \
@@ -523,6 +570,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 60_000 },
         default: DefaultValue::Value("500"),
         unit: "ms",
+        applied: Applied::AtStart,
         help: "A worker that passes nothing on for so long is late: what it owes comes from the daemon",
         doc: "Longer where carriers usually are silent for longer. More than TCP takes to send a lost segment again (200 ms at \
               least) and than a worker sleeps in between, or honest ones are called late; a dead one costs so much time once.",
@@ -533,6 +581,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 2, max: 1024 },
         default: DefaultValue::Value("8"),
         unit: "shards per worker",
+        applied: Applied::AtStart,
         help: "Shards that a worker may have in flight",
         doc: "Costs workers x credits x chunks.width x 4 bytes (2 with shards of 16 bits). Enough to cover the network's \
               round trip: bandwidth x delay / shard size.",
@@ -543,6 +592,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Integer { min: 1, max: 65_536 },
         default: DefaultValue::Value("16"),
         unit: "chunks",
+        applied: Applied::AtStart,
         help: "Decoded chunks that may wait to be sent",
         doc: "Each is kept until every worker has it or was disconnected. Costs 2 x updates x compression x chunks.width x \
               4 bytes; never less than what 2 x rounds.window reports need.",
@@ -553,6 +603,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<HugePages>),
         default: DefaultValue::Value("\"auto\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "Whether slots lie on pages of 2 MiB",
         doc: "\"auto\" takes reserved ones (vm.nr_hugepages), else transparent ones, else pages of 4 KiB; the log says at the start \
               which, and why. With \"require\" the daemon does not start without.",
@@ -563,6 +614,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Cores,
         default: DefaultValue::Value("\"auto\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "The stages that each core runs",
         doc: "One array per core, such as [[\"receive\", \"assemble\"], [\"decode\"], [\"push\"]]. receive, assemble \
               and push stand exactly once; decode once or, to run on several cores, once on each of them. \"auto\" \
@@ -574,6 +626,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
         default: DefaultValue::Value("true"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Keep each thread of the map on a core of its own",
         doc: "false where other programs share the cores.",
     },
@@ -583,6 +636,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Idle>),
         default: DefaultValue::Value("\"auto\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "What a core does while there is nothing to do",
         doc: "\"park\": the core sleeps until something comes; \"adaptive\" looks again for 50 us before; \"auto\" is the latter where \
               there are more cores than two and than the map has. Spinning takes all of its cores, and with few it starves the \
@@ -594,6 +648,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Path,
         default: DefaultValue::Unset("\"/var/lib/solond\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "Directory for the number and digest of the last closed round",
         doc: "With it a restarted daemon goes on counting where it stopped. When not set, it begins with round 0.",
     },
@@ -603,6 +658,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
         default: DefaultValue::Value("true"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Answer over HTTP: metrics, health, a status page",
         doc: "On a thread of its own. Nothing can be changed there, and no round waits for who asks.",
     },
@@ -612,6 +668,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Address,
         default: DefaultValue::Value("\"127.0.0.1:7448\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "Address and port of metrics, health and the status page",
         doc: "Any address but a loopback one needs open = true. Each daemon on a machine needs a port of its own; with port 0 the \
               system chooses one, which stands in the log.",
@@ -622,6 +679,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
         default: DefaultValue::Value("false"),
         unit: "",
+        applied: Applied::AtStart,
         help: "Answer on an address that is not loopback",
         doc: "Then whoever reaches the port may read who lies and who is absent, and the name and size of the job; no gradient \
               and no token.",
@@ -632,6 +690,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<LogFormat>),
         default: DefaultValue::Value("\"text\""),
         unit: "",
+        applied: Applied::AtStart,
         help: "How a line of the log is written",
         doc: "\"json\" has one object per line, for a log collector.",
     },
@@ -641,6 +700,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Choice(words::<Level>),
         default: DefaultValue::Value("\"info\""),
         unit: "",
+        applied: Applied::OnReload,
         help: "The least important lines that are still written",
         doc: "Every level includes those before it; \"debug\" writes a line for every round.",
     },

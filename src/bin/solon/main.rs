@@ -7,6 +7,7 @@ mod bench;
 mod calibrate;
 mod demo;
 mod doctor;
+mod pages;
 mod plan;
 mod rdma;
 mod status;
@@ -34,6 +35,8 @@ enum Command {
     Plan(plan::Arguments),
     Rdma(rdma::Arguments),
     Status(status::Arguments),
+    #[command(hide = true)]
+    Pages(pages::Arguments),
     #[command(flatten)]
     BenchRole(bench::Role),
     /// One worker of the demonstration
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Plan(arguments) => plan::run(arguments),
+        Command::Pages(arguments) => pages::run(&arguments),
         Command::Rdma(arguments) => rdma::run(arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::DemoWorker(arguments) => solon::demo::worker::run(&arguments)

@@ -5,7 +5,7 @@ use super::layers::Layers;
 use super::problem::quote;
 use super::{Config, Place, Problem, build, example_config, render};
 use crate::daemon::exit::Exit;
-use crate::daemon::settings::{DefaultValue, Kind, SETTINGS, Setting};
+use crate::daemon::settings::{Applied, DefaultValue, Kind, SETTINGS, Setting};
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
 use std::ffi::{OsStr, OsString};
@@ -24,7 +24,7 @@ pub enum Request {
 }
 
 /// A configuration that is right.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
@@ -37,6 +37,15 @@ impl Loaded {
     /// Every setting, as a file that means the same, with where each value comes from.
     pub fn print(&self) -> String {
         render::print(self.layers.entries())
+    }
+
+    /// The settings that have another value in `new`, by name, and when each is applied.
+    pub fn changes(&self, new: &Loaded) -> Vec<(String, Applied)> {
+        let pairs = self.layers.entries().iter().zip(new.layers.entries());
+        pairs
+            .filter(|(old, new)| old.value != new.value)
+            .map(|(old, _)| (old.setting.name(), old.setting.applied))
+            .collect()
     }
 }
 

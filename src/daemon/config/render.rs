@@ -4,7 +4,7 @@
 use super::layers::Entry;
 use super::value::to_toml;
 use super::{Config, Rule};
-use crate::daemon::settings::{DefaultValue, Kind, SECTIONS, SETTINGS, Section, Setting};
+use crate::daemon::settings::{Applied, DefaultValue, Kind, SECTIONS, SETTINGS, Section, Setting};
 use std::fmt::Write;
 
 const WIDTH: usize = 100;
@@ -14,7 +14,8 @@ pub fn example_config() -> String {
     let mut page = String::from(
         "# Configuration of solond. Lines that begin with '#' and a setting show its default: remove the '#' to change it.\n\
          # The environment (SOLON_<SECTION>_<KEY>) wins over this file, flags (--section-key) win over both.\n\
-         # Check with: solond --config FILE --check-config\n",
+         # Check with: solond --config FILE --check-config\n\
+         # A change needs a restart, unless its setting says that a reload (SIGHUP) applies it.\n",
     );
     for (section, settings) in sections() {
         write_line(&mut page, format_args!("\n# {}\n[{}]", section.help, section.name));
@@ -24,7 +25,11 @@ pub fn example_config() -> String {
                 "" => setting.kind.expects(),
                 unit => format!("{} ({unit})", setting.kind.expects()),
             };
-            comment(&mut page, &format!("{}. {} Takes {takes}.", setting.help, setting.doc));
+            let reload = match setting.applied {
+                Applied::OnReload => " A change is applied by a reload.",
+                Applied::AtStart => "",
+            };
+            comment(&mut page, &format!("{}. {} Takes {takes}.{reload}", setting.help, setting.doc));
             match setting.default {
                 DefaultValue::Value(text) => write_line(&mut page, format_args!("#{} = {text}", setting.key)),
                 DefaultValue::Required(text) => {
@@ -45,7 +50,7 @@ pub fn settings_markdown() -> String {
     let mut page = String::new();
     for (section, settings) in sections() {
         write_line(&mut page, format_args!("### `[{}]`\n\n{}\n", section.name, section.help));
-        page.push_str("| Key | Takes | Default | Meaning |\n|---|---|---|---|\n");
+        page.push_str("| Key | Takes | Default | Reload | Meaning |\n|---|---|---|:-:|---|\n");
         for setting in settings {
             let unit = if setting.unit.is_empty() { String::new() } else { format!(" ({})", setting.unit) };
             let default = match setting.default {
@@ -63,9 +68,13 @@ pub fn settings_markdown() -> String {
                     .collect(),
                 _ => String::new(),
             };
+            let reload = match setting.applied {
+                Applied::OnReload => "yes",
+                Applied::AtStart => "",
+            };
             let takes = format!("{}{unit}", setting.kind.expects()).replace('|', "\\|");
             let meaning = format!("{}. {}{words}", setting.help, setting.doc).replace('|', "\\|");
-            write_line(&mut page, format_args!("| `{}` | {takes} | {default} | {meaning} |", setting.key));
+            write_line(&mut page, format_args!("| `{}` | {takes} | {default} | {reload} | {meaning} |", setting.key));
         }
         page.push('\n');
     }
