@@ -321,7 +321,9 @@ pub const SETTINGS: &[Setting] = &[
         applied: Applied::AtStart,
         help: "Time to wait for more shards once compression + adversaries of them have arrived",
         doc: "0 decides at once. As long as deadline_ms waits for every connected worker: then the last bit of a result \
-              does not depend on the order in which shards arrive, and every liar is named.",
+              does not depend on the order in which shards arrive, and every liar is named. Whoever has kept a chunk waiting for so \
+              long is not waited for in the rest of the round, and nobody is once half of deadline_ms is over, so that a worker \
+              that hangs costs time and no round.",
     },
     Setting {
         section: "rounds",

@@ -25,8 +25,6 @@ pub struct Assembler {
     /// Words whose shards are being gathered; entries of the ledger point here.
     open: Vec<Option<Word>>,
     unused: Vec<u32>,
-    /// Words with r_c + s shards that wait for more, in the order of their time; some were sent meanwhile.
-    lingering: VecDeque<Lingering>,
     /// What the board said when we looked last whether somebody waited for had left or was ready only for a later round.
     membership: u64,
     rounds: Vec<Round>,
@@ -43,8 +41,7 @@ struct Entry {
 
 #[derive(Clone, Copy)]
 struct Lingering {
-    due: Instant,
-    round: u64,
+    since: Instant,
     at: usize,
 }
 
@@ -63,6 +60,20 @@ struct Round {
     /// Since s + 1 workers of one group have begun and the round before is closed.
     since: Option<Instant>,
     expired: bool,
+    /// Per group: rows that a word has waited for in vain. No other word of the round waits for them: a worker has a few words' credits,
+    /// and while these wait it cannot send the next.
+    missed: Vec<Rows>,
+    /// Words with r_c + s shards that wait for more, in the order in which they began to; some were sent meanwhile.
+    lingering: VecDeque<Lingering>,
+}
+
+impl Round {
+    /// When the first word that waits has waited enough. At half of the deadline none waits any more, so that there is time for the chunks
+    /// that those who came have no credits for meanwhile.
+    fn due(&self, job: &Job) -> Option<Instant> {
+        let due = self.lingering.front()?.since + job.linger;
+        Some(self.since.map_or(due, |since| due.min(since + job.deadline() / 2)))
+    }
 }
 
 impl Assembler {
@@ -76,7 +87,14 @@ impl Assembler {
         let (groups, chunks) = (job.plan.parameters.groups(), job.plan.layout.chunks());
         let first = job.first_round();
         let empty = Entry { round: u64::MAX, arrived: Rows::EMPTY, state: State::Empty };
-        let round = Round { begun: vec![Rows::EMPTY; groups], since: None, expired: false };
+        let round = || Round {
+            begun: vec![Rows::EMPTY; groups],
+            since: None,
+            expired: false,
+            missed: vec![Rows::EMPTY; groups],
+            // Every word lingers at most once.
+            lingering: VecDeque::with_capacity(if job.linger.is_zero() { 0 } else { groups * chunks }),
+        };
         Assembler {
             job: job.clone(),
             board,
@@ -85,10 +103,8 @@ impl Assembler {
             ledger: vec![empty; limits.history * groups * chunks],
             open: (0..limits.words).map(|_| None).collect(),
             unused: (0..limits.words as u32).rev().collect(),
-            // Every word lingers at most once while its round has a place in the ledger.
-            lingering: VecDeque::with_capacity(limits.history * groups * chunks),
             membership: 0,
-            rounds: vec![round; job.plan.window as usize],
+            rounds: (0..job.plan.window).map(|_| round()).collect(),
             first,
         }
     }
@@ -108,8 +124,13 @@ impl Assembler {
     }
 
     fn round(&mut self, round: u64) -> &mut Round {
-        let at = (round % self.window()) as usize;
+        let at = self.place(round);
         &mut self.rounds[at]
+    }
+
+    /// Where a round of the window is.
+    fn place(&self, round: u64) -> usize {
+        (round % self.window()) as usize
     }
 
     fn lane(&self, chunk: u32) -> &Producer<ToDecoder> {
@@ -136,6 +157,8 @@ impl Assembler {
             self.board.open(opened);
             let round = self.round(opened);
             round.begun.fill(Rows::EMPTY);
+            round.missed.fill(Rows::EMPTY);
+            round.lingering.clear();
             (round.since, round.expired) = (None, false);
         }
         self.first = closed;
@@ -235,11 +258,18 @@ impl Assembler {
         if present < needed {
             return;
         }
-        if linger.is_zero() || self.board.expected(word.group as usize, word.round).is_subset(word.present) {
+        if linger.is_zero() || self.awaited(word).is_empty() {
             self.send(at, index);
         } else if present == needed {
-            self.lingering.push_back(Lingering { due: now + linger, round: word.round, at });
+            let round = word.round;
+            self.round(round).lingering.push_back(Lingering { since: now, at });
         }
+    }
+
+    /// The rows that a word waits for: connected ones, that none of its round has waited for in vain.
+    fn awaited(&self, word: &Word) -> Rows {
+        let (group, round) = (word.group as usize, &self.rounds[self.place(word.round)]);
+        self.board.expected(group, word.round).without(word.present).without(round.missed[group])
     }
 
     fn send(&mut self, at: usize, index: u32) {
@@ -250,35 +280,38 @@ impl Assembler {
     }
 
     /// The word that an entry of the list of lingering words still stands for.
-    fn still_open(&self, lingering: &Lingering) -> Option<u32> {
-        let entry = &self.ledger[lingering.at];
-        match entry.state {
-            State::Open(index) if entry.round == lingering.round => Some(index),
+    fn still_open(&self, lingering: Lingering) -> Option<(u32, &Word)> {
+        match self.ledger[lingering.at].state {
+            State::Open(index) => {
+                Some((index, self.open[index as usize].as_ref().expect("an open entry points to a word")))
+            }
             _ => None,
         }
     }
 
-    /// Sends words whose time to wait for more shards is over, or whose last awaited worker left.
+    /// Sends words whose time to wait for more shards is over, and those that wait for nobody any more: the last one left, or another word
+    /// has waited for it in vain.
     fn linger(&mut self, now: Instant) -> bool {
         let mut busy = false;
-        while let Some(front) = self.lingering.front().copied() {
-            match self.still_open(&front) {
-                Some(_) if now < front.due => break,
-                Some(index) => {
-                    self.send(front.at, index);
-                    busy = true;
-                }
-                None => {}
-            }
-            self.lingering.pop_front();
-        }
         let membership = self.board.membership();
-        if std::mem::replace(&mut self.membership, membership) != membership {
-            for place in 0..self.lingering.len() {
-                let lingering = self.lingering[place];
-                let Some(index) = self.still_open(&lingering) else { continue };
-                let word = self.open[index as usize].as_ref().expect("an open entry points to a word");
-                if self.board.expected(word.group as usize, word.round).is_subset(word.present) {
+        let changed = std::mem::replace(&mut self.membership, membership) != membership;
+        for round in self.first..self.first + self.window() {
+            let mut look_again = changed;
+            while self.rounds[self.place(round)].due(&self.job).is_some_and(|due| now >= due) {
+                let front = self.round(round).lingering.pop_front().expect("one that is due");
+                if let Some((index, word)) = self.still_open(front) {
+                    let (group, awaited) = (word.group as usize, self.awaited(word));
+                    let missed = &mut self.round(round).missed[group];
+                    *missed = missed.union(awaited);
+                    self.send(front.at, index);
+                    (busy, look_again) = (true, true);
+                }
+            }
+            for place in 0..if look_again { self.round(round).lingering.len() } else { 0 } {
+                let lingering = self.round(round).lingering[place];
+                if let Some((index, word)) = self.still_open(lingering)
+                    && self.awaited(word).is_empty()
+                {
                     self.send(lingering.at, index);
                     busy = true;
                 }
@@ -340,9 +373,9 @@ impl Stage for Assembler {
     }
 
     fn timer(&self) -> Option<Instant> {
-        let round = &self.rounds[(self.first % self.window()) as usize];
+        let round = &self.rounds[self.place(self.first)];
         let deadline = round.since.filter(|_| !round.expired).map(|since| since + self.job.deadline());
-        deadline.into_iter().chain(self.lingering.front().map(|front| front.due)).min()
+        deadline.into_iter().chain(self.rounds.iter().filter_map(|round| round.due(&self.job))).min()
     }
 
     fn name(&self) -> StageName {

@@ -397,6 +397,27 @@ fn a_round_does_not_wait_for_a_worker_that_comes_back_when_a_part_of_it_is_out()
 }
 
 #[test]
+fn a_worker_that_hangs_costs_a_round_time_and_no_update() {
+    // Ten chunks and three credits, so that those who send cannot send all of them before some are decided.
+    for linger_ms in [20, 1000] {
+        let mut job = job(Parameters::new(2, 1, 0, 2).unwrap(), 200, 10);
+        job.linger = Duration::from_millis(linger_ms);
+        let mut cluster = Cluster::new(&job, 1);
+        let gradients = gradients(2, 200, 6);
+        for _ in 0..3 {
+            let start = cluster.now;
+            let reports = cluster.round(&gradients, &[2], &[]);
+            for (worker, report) in reports.into_iter().enumerate().filter(|(worker, _)| *worker != 2) {
+                let (_, report) = report.unwrap_or_else(|why| panic!("worker {worker}, linger {linger_ms} ms: {why}"));
+                assert_eq!(report.absent.iter().collect::<Vec<_>>(), [2]);
+            }
+            let took = cluster.now - start;
+            assert!(took < Duration::from_millis(linger_ms.min(500) + 100), "linger {linger_ms} ms: {took:?}");
+        }
+    }
+}
+
+#[test]
 fn a_round_that_only_a_liar_began_does_not_keep_the_daemon_from_stopping() {
     let job = job(Parameters::new(1, 1, 0, 2).unwrap(), 100, 10);
     let mut cluster = Cluster::new(&job, 1);

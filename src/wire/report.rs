@@ -30,7 +30,7 @@ pub enum UndecodableReason {
         needed: u32,
     },
     /// Enough shards arrived, but no r_c + s of them agree: more than s workers of the group lie.
-    #[error("of {arrived} shards at most {agreeing} agree and {needed} must: more workers lie than the code corrects")]
+    #[error("{}", disagreement(*arrived, *agreeing, *needed))]
     Disagree {
         /// Usable shards that arrived.
         arrived: u32,
@@ -227,6 +227,19 @@ impl Report {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
+}
+
+/// Why shards that disagree are no word.
+fn disagreement(arrived: u32, agreeing: u32, needed: u32) -> String {
+    if agreeing < needed {
+        return format!(
+            "of {arrived} shards at most {agreeing} agree and {needed} must: more workers lie than the code corrects"
+        );
+    }
+    format!(
+        "of {arrived} shards {agreeing} nearly agree, which is enough, but not closely enough to tell who is right: more workers lie than \
+         the code corrects, or some by little more than the tolerance"
+    )
 }
 
 #[cfg(test)]

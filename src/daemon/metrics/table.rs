@@ -364,7 +364,7 @@ pub const SECTIONS: &[Section] = &[
                 kind: Kind::Gauge,
                 labels: &[GROUP],
                 unit: "workers",
-                help: "How many more workers of a group could have failed in the last closed round.",
+                help: "How many more workers of a group could have been absent in the last closed round.",
                 doc: "Arrived (with a shard at least) - named as liars - needed; negative in a group that made its round undecodable. 0 before the first round. See \
                       `solon_round_margin_workers` for early decision.",
                 read: |from, to| to.indexed(from.groups(), |group| from.board().measured().margin(group)),
