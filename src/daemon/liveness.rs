@@ -44,7 +44,7 @@ impl Liveness {
     /// Does every reactor turn?
     ///
     /// # Errors
-    /// The reactor that has not moved for the longest time, if that is longer than [`PATIENCE`].
+    /// The reactor that has not moved for the longest time, if that is [`PATIENCE`] or more.
     pub fn check(&mut self, now: Instant) -> Result<(), Stuck> {
         for watched in &mut self.watched {
             let turns = watched.pulse.turns();
@@ -55,7 +55,7 @@ impl Liveness {
         let silent = |watched: &Watched| now.saturating_duration_since(watched.moved);
         let longest = self.watched.iter().map(silent).enumerate().max_by_key(|(_, silent)| *silent);
         match longest {
-            Some((core, silent)) if silent > PATIENCE => Err(Stuck { core, silent }),
+            Some((core, silent)) if silent >= PATIENCE => Err(Stuck { core, silent }),
             _ => Ok(()),
         }
     }

@@ -519,7 +519,7 @@ fn help_and_markdown_have_every_setting() {
         assert!(page.contains(&format!("| `{}` |", setting.key)), "{page}");
     }
     assert!(
-        page.lines().filter(|line| line.starts_with('|')).all(|line| line.replace("\\|", "").matches('|').count() == 5)
+        page.lines().filter(|line| line.starts_with('|')).all(|line| line.replace("\\|", "").matches('|').count() == 6)
     );
 }
 

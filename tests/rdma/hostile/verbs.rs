@@ -184,16 +184,23 @@ impl End {
 
     /// From any state to INIT: nothing that was posted is left.
     pub fn reset(&self) {
-        // SAFETY: all fields are numbers, for which zeros are valid.
-        let mut attributes: ibv_qp_attr = unsafe { std::mem::zeroed() };
-        attributes.qp_state = IBV_QPS_RESET;
-        self.modify(&mut attributes, IBV_QP_STATE).expect("to RESET");
-        while self.poll().is_some() {}
-        attributes.qp_state = IBV_QPS_INIT;
-        attributes.port_num = PORT;
-        attributes.qp_access_flags = ALL_RIGHTS as c_uint;
-        let mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
-        self.modify(&mut attributes, mask).expect("to INIT");
+        for tries in 1.. {
+            // SAFETY: all fields are numbers, for which zeros are valid.
+            let mut attributes: ibv_qp_attr = unsafe { std::mem::zeroed() };
+            attributes.qp_state = IBV_QPS_RESET;
+            self.modify(&mut attributes, IBV_QP_STATE).expect("to RESET");
+            while self.poll().is_some() {}
+            attributes.qp_state = IBV_QPS_INIT;
+            attributes.port_num = PORT;
+            attributes.qp_access_flags = ALL_RIGHTS as c_uint;
+            let mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
+            match self.modify(&mut attributes, mask) {
+                Ok(()) => return,
+                // soft-RoCE's task may still put the pair into error that was reset under it: it is no more in RESET then.
+                Err(_) if tries < 10 => std::thread::yield_now(),
+                Err(code) => panic!("to INIT: {code}"),
+            }
+        }
     }
 
     /// From INIT to connected. With `rnr_retry` 7 a peer without receives is waited for, for ever.
