@@ -80,6 +80,7 @@ fn where_it_is_refused_the_odd_one_learns_why_and_those_that_fit_go_on_whoever_c
     let mut odd = join(&solond, 2, "2").unwrap();
     let mut workers = vec![join(&solond, 0, "1").unwrap()];
     workers.push(join(&solond, 1, "1").unwrap());
+    workers.push(join(&solond, 3, "1").unwrap());
     solond.find("it computes differently than its group");
     let lost = odd.exchange(&mut gradient(0, 0, D)).unwrap_err();
     assert!(matches!(lost, ClientError::AggregatorLost { .. }), "{lost}");

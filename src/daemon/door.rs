@@ -22,7 +22,7 @@ use crate::transport::rdma::verbs::AsyncEvent;
 use crate::transport::rdma::{Fabric, LinkFailure, Offer};
 use crate::transport::{Connection, Transport, tcp};
 use crate::wire::{
-    ATTACH_BYTES, Area, Credential, Endpoint, HELLO_BYTES, Hello, Nonce, Refusal, TRANSPORT_RDMA, Welcome,
+    ATTACH_BYTES, Area, Credential, Endpoint, HELLO_BYTES, Hello, Nonce, Refusal, TRANSPORT_RDMA, Welcome, WorkerSet,
     accept_hello, attached_frame, begins_hello, challenge_frame, offer_frame, read_attach, refusal_frame,
     welcome_frame,
 };
@@ -363,8 +363,9 @@ impl Door {
             self.refuse(&visitor.stream, Refusal::RdmaOnly { found: u64::from(worker) }, now);
             return;
         }
+        let attaching = self.attaching();
         let odd = {
-            let here = here(&self.usher.handle, &self.job, &self.joined, now);
+            let here = here(&self.usher.handle, &self.job, &self.joined, &attaching, now);
             self.mixture.odd(worker as usize, &hello.marks, &here)
         };
         if let Some(Difference { other, fields, .. }) = odd.filter(|_| self.mixed == Mixed::Refuse) {
@@ -425,23 +426,33 @@ impl Door {
         }
     }
 
+    /// Workers that were offered RDMA and are not in the pipeline yet: they register their memory, which takes seconds.
+    fn attaching(&self) -> WorkerSet {
+        let asked = self.visitors.iter().flatten().filter_map(|visitor| match &visitor.stage {
+            Stage::Attach(pending) => Some(pending.welcome.worker as usize),
+            Stage::Hello => None,
+        });
+        let connecting = (0..self.connecting.len()).filter(|worker| self.connecting[*worker].load(Ordering::Relaxed));
+        asked.chain(connecting).collect()
+    }
+
     /// Says, or sees to it, that a group whose newest worker this is computes the same.
     fn compare(&mut self, worker: u32, hello: &Hello, now: Instant) {
         if self.mixed == Mixed::Ignore {
             return;
         }
-        let here = here(&self.usher.handle, &self.job, &self.joined, now);
+        let attaching = self.attaching();
+        let here = here(&self.usher.handle, &self.job, &self.joined, &attaching, now);
         let news = self.mixture.join(worker as usize, hello.marks, &here);
         self.usher.handle.board.count(Counter::MixedWorkers, news.len() as u64);
+        // No more lines than a group has workers, for each that joins, which it can once a second.
         for Difference { worker, other, fields } in news {
-            if self.refusals.take(now) {
-                tracing::warn!(
-                    worker,
-                    other,
-                    %fields,
-                    "worker computes differently than others of its group: honest ones may be named as liars"
-                );
-            }
+            tracing::warn!(
+                worker,
+                other,
+                %fields,
+                "worker computes differently than others of its group: honest ones may be named as liars"
+            );
         }
         if self.mixed == Mixed::Refuse {
             // Those that were let in before it could be known. They learn why when they come again.
@@ -524,11 +535,13 @@ fn here<'a>(
     handle: &'a Handle,
     job: &'a Job,
     joined: &'a [Option<Instant>],
+    attaching: &'a WorkerSet,
     now: Instant,
 ) -> impl Fn(usize) -> bool + 'a {
     move |worker| {
         let place = job.plan.parameters.place(worker);
         handle.board.connected(place.group).contains(place.row)
+            || attaching.contains(worker)
             || joined[worker].is_some_and(|joined| now.saturating_duration_since(joined) < BETWEEN_JOINS)
     }
 }

@@ -1,8 +1,8 @@
 //! Who computes differently than its group: such workers do not get the same bits, and may be named as liars.
 //!
 //! What a worker says of itself may be a lie, so a few cannot have others turned away: an *odd* worker is one that differs from
-//! s + 1 others of its group that all say the same, one of whom at least is honest. Whom it refuses depends on who is there, not on
-//! who came first: who was let in before so many had come is odd from then on.
+//! more than half of its group who all say the same, and from s + 1 at least, so that one of them is honest. No two sets can both be so
+//! large: whom it refuses does not depend on who came first, and who was let in before so many had come is odd from then on.
 
 use crate::code::Parameters;
 use crate::wire::{Fields, Marks};
@@ -36,7 +36,7 @@ impl Mixture {
 
     /// Why a worker that says this is odd, if it is. `here` tells who is in the job.
     pub fn odd(&self, worker: usize, marks: &Marks, here: &dyn Fn(usize) -> bool) -> Option<Difference> {
-        let needed = self.parameters.adversaries() + 1;
+        let needed = (self.parameters.adversaries() + 1).max(self.parameters.redundancy() / 2 + 1);
         let class = self.classes(worker, here).find(|class| {
             let size = class.members.clone().filter(|member| *member != worker).count();
             size >= needed && !marks.differences(&class.marks).is_empty()
@@ -154,6 +154,17 @@ mod tests {
         assert_eq!(odd, [0, 1]);
         assert!(mixture.odd(0, &marks("7"), &all).is_some(), "nor do they come back");
         assert_eq!(mixture.odd(0, &marks("1"), &all), None);
+    }
+
+    #[test]
+    fn liars_with_one_that_is_set_up_wrongly_cannot_have_the_others_turned_away() {
+        // Four, of whom one may lie: it says what the odd one says.
+        let mut mixture = Mixture::new(&Parameters::new(1, 1, 0, 2).unwrap());
+        (2..4).for_each(|worker| assert!(mixture.join(worker, marks("2"), &all).is_empty()));
+        assert_eq!(mixture.odd(0, &marks("1"), &all), None);
+        mixture.join(0, marks("1"), &all);
+        mixture.join(1, marks("1"), &all);
+        assert!(mixture.all_odd(0, &all).is_empty(), "two against two");
     }
 
     #[test]

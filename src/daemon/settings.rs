@@ -386,7 +386,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "What becomes of a worker that computes differently than others of its group",
         doc: "Workers may say by which framework, version, number of threads, device and type of numbers they compute. Where that \
               differs in a group its workers do not get the same bits, and honest ones are named as liars unless \
-              verify.tolerance covers it. \"refuse\" turns away who differs from adversaries + 1 others that say the same, so that \
+              verify.tolerance covers it. \"refuse\" turns away who differs from more than half of its group, and from adversaries + 1 at least, who say the same, so that \
               liars cannot have others turned away.",
     },
     Setting {

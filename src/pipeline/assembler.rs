@@ -67,15 +67,6 @@ struct Round {
     lingering: VecDeque<Lingering>,
 }
 
-impl Round {
-    /// When the first word that waits has waited enough. At half of the deadline none waits any more, so that there is time for the chunks
-    /// that those who came have no credits for meanwhile.
-    fn due(&self, job: &Job) -> Option<Instant> {
-        let due = self.lingering.front()?.since + job.linger;
-        Some(self.since.map_or(due, |since| due.min(since + job.deadline() / 2)))
-    }
-}
-
 impl Assembler {
     pub(super) fn new(
         job: &Arc<Job>,
@@ -165,6 +156,7 @@ impl Assembler {
         // A round that has begun before its turn has its full time from now.
         for round in closed..closed + self.window() {
             let round = self.round(round);
+            round.missed.fill(Rows::EMPTY);
             if round.since.is_some() {
                 round.since = Some(now);
             }
@@ -279,6 +271,16 @@ impl Assembler {
         self.lane(word.chunk).push_within_limit(ToDecoder::Word(word));
     }
 
+    /// When the first word of a round that waits has waited enough. At half of the deadline none waits any more, so that there is time for
+    /// the chunks that those who came have no credits for meanwhile.
+    fn due(&self, round: u64) -> Option<Instant> {
+        let state = &self.rounds[self.place(round)];
+        let due = state.lingering.front()?.since + self.job.linger;
+        // The time of a later round begins anew when its turn comes.
+        let half = state.since.filter(|_| round == self.first).map(|since| since + self.job.deadline() / 2);
+        Some(half.map_or(due, |half| due.min(half)))
+    }
+
     /// The word that an entry of the list of lingering words still stands for.
     fn still_open(&self, lingering: Lingering) -> Option<(u32, &Word)> {
         match self.ledger[lingering.at].state {
@@ -297,7 +299,7 @@ impl Assembler {
         let changed = std::mem::replace(&mut self.membership, membership) != membership;
         for round in self.first..self.first + self.window() {
             let mut look_again = changed;
-            while self.rounds[self.place(round)].due(&self.job).is_some_and(|due| now >= due) {
+            while self.due(round).is_some_and(|due| now >= due) {
                 let front = self.round(round).lingering.pop_front().expect("one that is due");
                 if let Some((index, word)) = self.still_open(front) {
                     let (group, awaited) = (word.group as usize, self.awaited(word));
@@ -375,7 +377,8 @@ impl Stage for Assembler {
     fn timer(&self) -> Option<Instant> {
         let round = &self.rounds[self.place(self.first)];
         let deadline = round.since.filter(|_| !round.expired).map(|since| since + self.job.deadline());
-        deadline.into_iter().chain(self.rounds.iter().filter_map(|round| round.due(&self.job))).min()
+        let lingering = (self.first..self.first + self.window()).filter_map(|round| self.due(round));
+        deadline.into_iter().chain(lingering).min()
     }
 
     fn name(&self) -> StageName {

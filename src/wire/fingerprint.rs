@@ -10,11 +10,11 @@ use std::fmt;
 pub enum Field {
     /// What computes the gradient: torch, numpy.
     Framework,
-    /// Its version, and those of the libraries that it computes with.
+    /// Its version.
     Version,
     /// How many threads share a sum.
     Threads,
-    /// What the processor can do; or which GPU, with its driver.
+    /// What the processor can do; or which GPU.
     Device,
     /// The type of the numbers, and what changes their arithmetic.
     Dtype,
