@@ -552,7 +552,9 @@ impl Judge {
             self.fail(Oracle::Counters, self.closed, format!("the board says {} is open", board.closed()));
         }
         let waited = if stalls { 60 + 4 } else { 4 };
-        if let Some(start) = self.start().filter(|start| self.tick > start + DEADLINE + waited) {
+        if let Some(start) =
+            self.start().filter(|start| self.tick > start + u64::from(self.scenario.job.plan.deadline_ms) + waited)
+        {
             self.fail(Oracle::Deadline, self.closed, format!("it began at tick {start} and is still open"));
         }
         for state in self.rounds.values_mut() {

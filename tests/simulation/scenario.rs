@@ -174,6 +174,8 @@ impl Scenario {
         let mut scenario = Scenario::new(seed);
         let mut dice = Dice::new(seed, "calm", 0, 0);
         scenario.job.plan.rule = Rule::Solon;
+        // Words wait for half of it.
+        scenario.job.plan.deadline_ms *= 2;
         scenario.job.linger = scenario.job.deadline();
         // A round trip per shard would not fit into the deadline.
         scenario.job.plan.credits = 32;
