@@ -50,11 +50,20 @@ impl Told {
 
     /// The next message with a line that begins like this.
     fn wait_for(&self, begin: &str) -> String {
+        self.wait_until(begin, |line| line.starts_with(begin))
+    }
+
+    /// The next message with exactly this line.
+    fn wait_for_line(&self, line: &str) -> String {
+        self.wait_until(line, |found| found == line)
+    }
+
+    fn wait_until(&self, wanted: &str, fits: impl Fn(&str) -> bool) -> String {
         let started = Instant::now();
         loop {
             let message = self.next();
-            assert!(started.elapsed() < Duration::from_secs(60), "nothing that begins with {begin}; last: {message}");
-            if message.lines().any(|line| line.starts_with(begin)) {
+            assert!(started.elapsed() < Duration::from_secs(60), "nothing like {wanted}; last: {message}");
+            if message.lines().any(&fits) {
                 return message;
             }
         }
@@ -173,7 +182,7 @@ fn a_reload_takes_new_tokens_and_settings_while_sessions_go_on_and_names_what_ne
     it.solond.wait_for("needs a restart: rounds.deadline_ms");
     write_settings(it.directory.path(), "handshake_ms = 2000\n");
     it.reload();
-    it.told.wait_for("STATUS=round 1: 3 of 3 workers, no liars; RDMA none\n".trim_end());
+    it.told.wait_for_line("STATUS=round 1: 3 of 3 workers, no liars; RDMA none");
 }
 
 #[test]

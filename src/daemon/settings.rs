@@ -662,7 +662,8 @@ pub const SETTINGS: &[Setting] = &[
         unit: "",
         applied: Applied::AtStart,
         help: "Answer over HTTP: metrics, health, a status page",
-        doc: "On a thread of its own. Nothing can be changed there, and no round waits for who asks.",
+        doc: "On a thread of its own. Nothing can be changed there, and no round waits for who asks. Eight connections at a time: \
+              for a ninth the oldest is dropped.",
     },
     Setting {
         section: "admin",

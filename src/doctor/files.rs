@@ -97,7 +97,7 @@ fn journal_of(directory: &Path, job: &str) -> Journal {
 /// Is the configuration right?
 pub(super) fn configuration(facts: &Facts) -> Outcome {
     match &facts.given {
-        Given::Assumed => Outcome::of(Status::Note, facts.job(), "", "solon doctor --config /etc/solon/solond.toml"),
+        Given::Assumed => Outcome::of(Status::Note, facts.job(), "", "solon doctor --config /etc/solond/solond.toml"),
         Given::Job(warnings) if warnings.is_empty() => Outcome::pass(facts.job()),
         Given::Job(warnings) => {
             Outcome::of(Status::Warn, warnings.join("\n"), "only names of settings", "correct what is named")

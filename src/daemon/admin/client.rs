@@ -10,6 +10,8 @@ use super::super::status::{Status, VERSION};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// An answer about the largest job is some hundred KiB.
 const BYTES_MAX: usize = 8 << 20;
+/// Characters of what a stranger said that are told.
+const FOUND: usize = 300;
 /// Header lines of an answer.
 const HEADERS: usize = 64;
 
@@ -53,7 +55,7 @@ pub enum AskError {
 /// If there is none within 15 seconds.
 pub fn ask(address: &str) -> Result<Status, AskError> {
     let silent = |error| AskError::Silent { address: address.into(), error };
-    let stranger = |found: String| AskError::Stranger { address: address.into(), found };
+    let stranger = |found: String| AskError::Stranger { address: address.into(), found: printable(&found) };
     let found = address.to_socket_addrs();
     let found = found.map_err(|error| AskError::Address { address: address.into(), error })?;
     let until = Instant::now() + PATIENCE;
@@ -65,6 +67,11 @@ pub fn ask(address: &str) -> Result<Status, AskError> {
         }
     }
     Err(silent(last))
+}
+
+/// What a stranger wrote as a terminal may have it: short, without control characters.
+fn printable(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(FOUND).collect()
 }
 
 fn left(until: Instant) -> io::Result<Duration> {
@@ -131,6 +138,23 @@ mod tests {
         assert!(said(b"HTTP/1.1 200 OK\r\n\r\n{}").contains("without a version"));
         assert!(said(b"HTTP/1.1 200 OK\r\n\r\n{\"version\": 7}").contains("version 7"));
         assert!(said(b"HTTP/1.1 200 OK\r\n\r\n{\"version\": 1}").contains("another document"));
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_moves_no_cursor_and_is_short() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stranger = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            let state = r"\u001b[2J\r".to_owned() + &"x".repeat(5000);
+            let groups = format!(r#"[{{"workers": [{{"state": "{state}"}}]}}]"#);
+            write!(stream, "HTTP/1.1 200 OK\r\n\r\n{{\"version\": {VERSION}, \"groups\": {groups}}}").unwrap();
+        });
+        let said = ask(&address).unwrap_err().to_string();
+        stranger.join().unwrap();
+        assert!(said.contains("another document") && said.contains("[2J"), "{said}");
+        assert!(!said.chars().any(char::is_control) && said.len() < 600, "{said}");
     }
 
     proptest! {

@@ -4,7 +4,9 @@ setInterval(async () => {
   try {
     const answer = await fetch(location.pathname, { cache: "no-store", signal: AbortSignal.timeout(5000) });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    document.querySelector("main").replaceWith(page.querySelector("main"));
+    const main = page.querySelector("main");
+    if (!answer.ok || !main) throw new Error(`no status: ${answer.status}`);
+    document.querySelector("main").replaceWith(main);
     document.title = page.title;
     document.body.classList.remove("stale");
   } catch {

@@ -1,8 +1,9 @@
 //! HTTP/1.1 on one thread, within limits: eight connections at a time, one request each, ten seconds in all.
 //!
-//! A ninth connection waits in the kernel's queue until one of the eight is over, at most ten seconds later. So who takes up all eight
-//! keeps others waiting, and nothing else.
+//! A ninth connection is taken too, and the oldest of the eight dropped for it. So connections that say nothing keep nobody waiting, however
+//! many there are: whoever asks is answered, unless eight more come before the answer is sent.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
@@ -16,7 +17,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle as Task;
 
 use super::answers::{Answers, Question, respond};
 
@@ -57,9 +59,9 @@ pub fn start(listener: TcpListener, answers: Arc<Answers>) -> io::Result<(Arc<St
 }
 
 async fn serve(listener: tokio::net::TcpListener, answers: Arc<Answers>) {
-    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    // The oldest first.
+    let mut served: VecDeque<Task<()>> = VecDeque::with_capacity(CONNECTIONS);
     loop {
-        let permit = free.clone().acquire_owned().await.expect("it is never closed");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             // What that connection came to, or a want that passes.
@@ -68,8 +70,16 @@ async fn serve(listener: tokio::net::TcpListener, answers: Arc<Answers>) {
                 continue;
             }
         };
+        served.retain(|task| !task.is_finished());
+        if served.len() == CONNECTIONS
+            && let Some(oldest) = served.pop_front()
+        {
+            oldest.abort();
+            // Its descriptor is free before the next one is taken.
+            let _ = oldest.await;
+        }
         let answers = answers.clone();
-        tokio::spawn(async move {
+        served.push_back(tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let response = answer(&answers, &request);
                 async move { Ok::<_, Infallible>(response) }
@@ -83,8 +93,7 @@ async fn serve(listener: tokio::net::TcpListener, answers: Arc<Answers>) {
                 .serve_connection(TokioIo::new(stream), service);
             // What goes wrong is the asker's: it hung up, was slow, or spoke no HTTP, and was told so if it could be.
             let _ = tokio::time::timeout(WHOLE, connection).await;
-            drop(permit);
-        });
+        }));
     }
 }
 

@@ -10,6 +10,8 @@ const ROUNDS: usize = 10;
 const PER_ROW: usize = 50;
 /// Workers that are told about one by one.
 const WORKERS: usize = 16;
+/// Characters to which a cell is filled up: what answered need not be a daemon, and a width above 65535 panics.
+const CELL: usize = 200;
 
 /// The status as lines of at most `width` characters. Control characters are left out: what answered need not be a daemon.
 pub fn lines(status: &Status, width: usize) -> Vec<String> {
@@ -81,7 +83,7 @@ fn rounds(rounds: &[Round]) -> Vec<String> {
             list(&round.absent),
         ]
     }));
-    let wide = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let wide = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).min(CELL);
     let widths: [usize; 7] = std::array::from_fn(wide);
     let line = |row: &[String; 7]| {
         let mut text = String::new();
@@ -165,6 +167,7 @@ mod tests {
         let mut status = made_up();
         status.job.name = "\x1b[2Jevil\n".into();
         status.groups[0].workers[3].left = Some("\r\x07".into());
+        status.rounds.last_mut().unwrap().liars = vec![usize::MAX; 10_000];
         for width in 0..140 {
             for line in lines(&status, width) {
                 assert!(line.chars().count() <= width && !line.chars().any(char::is_control), "{width}: {line:?}");
