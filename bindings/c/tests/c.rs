@@ -186,7 +186,7 @@ fn what_keeps_a_worker_from_joining_has_a_status_and_a_text() {
 
 #[test]
 fn a_worker_can_say_how_it_computes_and_is_told_if_that_is_refused() {
-    let flags = ["--job-dimension=10", "--job-groups=1", "--job-adversaries=0", "--job-compression=2"];
+    let flags = ["--job-dimension=10", "--job-groups=1", "--job-adversaries=0", "--job-compression=3"];
     everywhere("mixed", &[&flags[..], &["--verify-mixed=refuse"]].concat());
 }
 

@@ -202,22 +202,26 @@ static void refusals(void) {
 
 static void mixed(void) {
     solon_options options = SOLON_OPTIONS_INIT;
-    solon_worker *first, *second;
+    solon_worker *first, *second, *third;
     options.worker = 0;
     options.framework = "by hand";
     options.threads = "1";
     RETURNS(OK, solon_join(&options, &first));
     options.worker = 1;
+    RETURNS(OK, solon_join(&options, &second));
+    /* Two of three say the same: more than half. */
+    options.worker = 2;
     options.threads = "2";
-    RETURNS(REFUSED, solon_join(&options, &second));
-    SAYS("worker 1 computes differently from worker 0 and others of its group: threads differ");
+    RETURNS(REFUSED, solon_join(&options, &third));
+    SAYS("worker 2 computes differently from worker 0 and others of its group: threads differ");
     SAYS("here it is threads \"2\"");
     options.device = "\xff";
-    RETURNS(INVALID_ARGUMENT, solon_join(&options, &second));
+    RETURNS(INVALID_ARGUMENT, solon_join(&options, &third));
     SAYS("options.device is not UTF-8");
     /* A program that was compiled with the first version of the structure says nothing. */
     options.size = 112;
-    RETURNS(OK, solon_join(&options, &second));
+    RETURNS(OK, solon_join(&options, &third));
+    RETURNS(OK, solon_leave(third));
     RETURNS(OK, solon_leave(second));
     RETURNS(OK, solon_leave(first));
 }
