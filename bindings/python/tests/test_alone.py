@@ -175,8 +175,10 @@ class Joining(unittest.TestCase):
                 solon.join("127.0.0.1:1", worker=0, **given)
 
     def test_a_worker_that_computes_differently_is_told_in_what(self):
-        with Daemon(4, "--verify-mixed=refuse", adversaries=0, compression=2) as daemon:
-            with join(daemon, 0, fingerprint=solon.fingerprint()):
+        with Daemon(4, "--verify-mixed=refuse", adversaries=0, compression=3) as daemon:
+            # Two of three say the same: more than half.
+            same = solon.fingerprint()
+            with join(daemon, 0, fingerprint=same), join(daemon, 2, fingerprint=same):
                 other = solon.fingerprint() | {"threads": "many"}
                 with self.assertRaisesRegex(solon.Refused, "worker 0 and others of its group: threads differ") as raised:
                     join(daemon, 1, fingerprint=other)
