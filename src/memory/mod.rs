@@ -1,7 +1,7 @@
 //! Memory that is claimed once, at start, and handed from owner to owner: slots, and the bells that wake who waits for one.
 
 mod bell;
-#[cfg(all(loom, test))]
+#[cfg(all(modelled, test))]
 mod models;
 mod pages;
 mod slab;

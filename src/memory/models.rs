@@ -1,6 +1,6 @@
 //! The hand-over of slots and work, checked by loom: every order of steps of a few threads, and every value that a load may see.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --lib models -- --test-threads 1`. The tests that end in `is_noticed` make the models
+//! `RUSTFLAGS="--cfg modelled" cargo test --release --lib models -- --test-threads 1`. The tests that end in `is_noticed` make the models
 //! of `sync` break one promise that the code relies on; each must then fail, or the tests beside them would show nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,8 +1,8 @@
-//! What is shared between threads: the atomics, the queue and the waker of the processor and system. Built with `--cfg loom`, models
+//! What is shared between threads: the atomics, the queue and the waker of the processor and system. Built with `--cfg modelled`, models
 //! of these: `loom` then tries every order of steps and every value that the memory model lets a load see, in the very code that
 //! runs in earnest (`models`).
 
-#[cfg(not(loom))]
+#[cfg(not(modelled))]
 mod real {
     pub use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 
@@ -23,10 +23,10 @@ mod real {
     }
 }
 
-#[cfg(loom)]
+#[cfg(modelled)]
 mod modelled;
 
-#[cfg(loom)]
+#[cfg(modelled)]
 pub use modelled::*;
-#[cfg(not(loom))]
+#[cfg(not(modelled))]
 pub use real::*;
