@@ -9,7 +9,7 @@ use super::config::Config;
 use super::notify::Manager;
 use super::reload::Reloader;
 use super::report::{Reporter, list};
-use super::serve::{Daemon, ServeError, relay_of};
+use super::serve::{Daemon, ServeError, push_words};
 use crate::code::locates_surely;
 use crate::pipeline::{self, Handle};
 
@@ -26,18 +26,11 @@ fn system_calls(handle: &Handle) -> [u64; 4] {
     [reads, writes, polls, handle.bells().iter().map(|bell| bell.wakes()).sum()]
 }
 
-/// Bytes received and sent, by whatever transport.
-fn bytes(handle: &Handle) -> [u64; 2] {
-    use pipeline::Counter::{BytesReceived, BytesSent, RdmaBytesReceived, RdmaBytesSent};
-    [[BytesReceived, RdmaBytesReceived], [BytesSent, RdmaBytesSent]]
-        .map(|both| both.into_iter().map(|counter| handle.board.counted(counter)).sum())
-}
-
 /// What the kernel was asked for over the life of the daemon: where a round is slow, whether it is because of that.
 fn report_calls(handle: &Handle) {
     let calls = system_calls(handle);
     let [reads, writes, polls, wakes] = calls;
-    let [received, sent] = bytes(handle);
+    let [received, sent] = handle.board.bytes();
     let mib = (received + sent) as f64 / f64::from(1 << 20);
     let per_mib = if mib > 0.0 { calls.iter().sum::<u64>() as f64 / mib } else { 0.0 };
     tracing::info!(reads, writes, polls, wakes, received, sent, per_mib, "system calls");
@@ -66,11 +59,12 @@ fn say_pushed(handle: &Handle) {
 /// The answer to SIGUSR1: what was done since the start, and for how long each stage was busy.
 fn say_counters(handle: &Handle) {
     let board = &handle.board;
+    let [bytes_received, bytes_sent] = board.bytes();
     let [receive, assemble, decode, push] = board.busy_times().map(|time| time.as_micros() as u64);
     tracing::info!(
         rounds = board.counted(pipeline::Counter::RoundsComplete),
-        bytes_received = bytes(handle)[0],
-        bytes_sent = bytes(handle)[1],
+        bytes_received,
+        bytes_sent,
         system_calls = system_calls(handle).iter().sum::<u64>(),
         receive_us = receive,
         assemble_us = assemble,
@@ -133,7 +127,7 @@ fn live(
         first_round = daemon.job().first_round(),
         rdma = %daemon.rdma(),
         admin = %admin_address,
-        push = %relay_of(config).map_or_else(|why| format!("direct ({why})"), |_| "relay".into()),
+        push = %push_words(config),
         "ready"
     );
     if !locates_surely(&plan.parameters) {

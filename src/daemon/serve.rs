@@ -190,6 +190,11 @@ pub struct Seat {
     pub stages: Vec<StageName>,
 }
 
+/// How updates are sent, in words.
+pub fn push_words(config: &Config) -> String {
+    relay_of(config).map_or_else(|why| format!("direct ({why})"), |_| "relay".into())
+}
+
 /// A daemon that listens and serves; ends when it is dropped or [`Daemon::stop`] is called.
 pub struct Daemon {
     address: SocketAddr,

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::config::Config;
 use super::history::{Closed, History, Past};
-use super::serve::{Daemon, relay_of};
+use super::serve::{Daemon, push_words};
 use crate::code::Rows;
 use crate::pipeline::{Board, Counter, WorkerCount};
 use crate::wire::{RoundOutcome, WorkerSet};
@@ -60,7 +60,7 @@ impl Fixed {
             start,
             address: daemon.address().to_string(),
             rdma: daemon.rdma().to_owned(),
-            push: relay_of(config).map_or_else(|why| format!("direct ({why})"), |_| "relay".into()),
+            push: push_words(config),
             job: Job {
                 name: config.job.name.clone(),
                 rule: plan.rule.to_string(),
@@ -101,6 +101,7 @@ impl Fixed {
     pub fn status(&self, board: &Board, history: &History, health: &Health, now: Instant) -> Status {
         let ago = |then: Instant| now.saturating_duration_since(then).as_secs_f64();
         let counted = |counter| board.counted(counter);
+        let [bytes_received, bytes_sent] = board.bytes();
         let shards = |worker| board.measured().of_worker(WorkerCount::Accepted, worker);
         Status {
             version: VERSION,
@@ -128,8 +129,8 @@ impl Fixed {
                 shards_corrupt: counted(Counter::ShardsCorrupt),
                 violations: counted(Counter::Violations),
                 rdma_sessions: counted(Counter::RdmaSessions),
-                bytes_received: counted(Counter::BytesReceived) + counted(Counter::RdmaBytesReceived),
-                bytes_sent: counted(Counter::BytesSent) + counted(Counter::RdmaBytesSent),
+                bytes_received,
+                bytes_sent,
             },
         }
     }

@@ -565,6 +565,13 @@ impl Board {
         std::array::from_fn(|at| Duration::from_nanos(self.busy[at].load(Ordering::Relaxed)))
     }
 
+    /// Bytes of shards received, and bytes sent, by whatever transport.
+    pub fn bytes(&self) -> [u64; 2] {
+        use Counter::{BytesReceived, BytesSent, RdmaBytesReceived, RdmaBytesSent};
+        [[BytesReceived, RdmaBytesReceived], [BytesSent, RdmaBytesSent]]
+            .map(|both| both.into_iter().map(|counter| self.counted(counter)).sum())
+    }
+
     /// A counter's value.
     pub fn counted(&self, counter: Counter) -> u64 {
         self.counters[counter as usize].load(Ordering::Relaxed)
