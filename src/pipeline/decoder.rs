@@ -316,7 +316,8 @@ impl Decoder {
     fn judge_alone(&mut self, held: u32, seed: &[u8; 32]) {
         let Held { mut word, .. } = self.held[held as usize].take().expect("it is held");
         let verdict = if self.job.plan.rule == Rule::Mean {
-            Verdict::Agreed(word.present)
+            let rows = word.present;
+            self.agreed(&mut word, rows, Counter::WordsClean)
         } else {
             let (at, length) = (self.entry(word.round, word.group, word.chunk), self.judge.word_len());
             let width = self.job.plan.layout.chunk(word.chunk as usize).width;

@@ -174,6 +174,7 @@ impl Receiver {
         // Connections are made on several threads: an older session may come after a newer one.
         if session < self.newest[index] || self.board.is_dismissed(index, session) {
             inbound.close();
+            self.board.count(Counter::SessionsClosed, 1);
             return;
         }
         self.newest[index] = session;
@@ -184,6 +185,7 @@ impl Receiver {
                 let registered = registry.register(&mut SourceFd(&descriptor), Token(index), Interest::READABLE);
                 if let Err(error) = registered {
                     inbound.close();
+                    self.board.count(Counter::SessionsBroken, 1);
                     self.tell(Event::Left { worker, why: error.into() });
                     return;
                 }

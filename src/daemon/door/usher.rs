@@ -109,6 +109,7 @@ impl Usher {
 
     fn admit(&self, worker: u32, session: u64, connection: Connection) {
         if !self.handle.admit(worker, session, connection) {
+            self.handle.board.count(Counter::SessionsBroken, 1);
             tracing::error!(worker, "too many workers join at once: this one must try again");
         }
     }
