@@ -11,6 +11,7 @@
 //! - [`transport`]: frames between peers, over TCP, memory, and anything with faults.
 //! - [`pipeline`]: the five stages from frames to updates, and the reactors that step them.
 //! - [`client`]: what a training worker links.
+//! - [`rules`]: robust rules for gradients that are not coded, to compare with and to use without redundancy.
 //! - [`attacks`]: the liars that tests, simulation and demonstration send against it.
 //! - [`sampler`]: which samples a group uses in a step.
 //! - [`daemon`]: configuration and life cycle of `solond`.
@@ -29,6 +30,7 @@ pub mod doctor;
 pub mod memory;
 pub mod pipeline;
 pub mod plan;
+pub mod rules;
 pub mod sampler;
 mod svg;
 pub mod transport;

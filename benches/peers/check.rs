@@ -1,11 +1,12 @@
 //! Every implementation against the oracle, before any is measured.
 
+use ::solon::rules::{Round, Rule, kernels, reference};
+
+use crate::baseline;
 use crate::contest::{bulyan_liars, encoded, with_liars};
 use crate::data::{Matrix, fill_apart, fill_groups};
 use crate::draco::{Cyclic, repetition};
-use crate::kernels::{self, network};
 use crate::solon::Solon;
-use crate::{baseline, gram, oracle, tuned};
 
 /// No multiple of any tile, and more than one chunk of Solon's without compression.
 const DIMENSION: usize = 20_011;
@@ -15,7 +16,6 @@ const LONG: usize = 170_003;
 /// # Panics
 /// If one of them is wrong.
 pub fn all() {
-    networks();
     for workers in [15, 25, 45] {
         rules(workers);
         for liars in 0..=bulyan_liars(workers) {
@@ -30,30 +30,8 @@ pub fn all() {
 }
 
 fn close(name: &str, found: &[f32], wanted: &[f64]) {
-    let error = oracle::error(found, wanted);
+    let error = reference::error(found, wanted);
     assert!(error < 1e-4, "{name} of {DIMENSION} numbers is wrong by {error:e}");
-}
-
-/// By the 0-1 principle thresholds are enough; all of them for few wires, many for more.
-fn networks() {
-    for wires in 1..=45usize {
-        let full = network(wires, 0..wires);
-        let middle = network(wires, std::iter::once(wires / 2));
-        for turn in 0..3000u64 {
-            let bits = if wires <= 11 { turn } else { turn.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (turn << 31) };
-            let mut sorted: Vec<bool> = (0..wires).map(|wire| bits >> wire & 1 == 1).collect();
-            let mut halfway = sorted.clone();
-            let run = |network: &[(usize, usize)], wires: &mut [bool]| {
-                network.iter().filter(|(a, b)| a < b).for_each(|&(a, b)| {
-                    (wires[a], wires[b]) = (wires[a] & wires[b], wires[a] | wires[b]);
-                });
-            };
-            run(&full, &mut sorted);
-            run(&middle, &mut halfway);
-            assert!(sorted.is_sorted(), "a network sorts {wires} numbers");
-            assert_eq!(halfway[wires / 2], sorted[wires / 2], "a network finds the middle of {wires} numbers");
-        }
-    }
 }
 
 fn rules(workers: usize) {
@@ -65,27 +43,26 @@ fn rules(workers: usize) {
     let sum: f64 = rows[0].iter().map(|x| f64::from(*x)).sum();
     let whole = DIMENSION / 128 * 128;
     assert!((f64::from(kernels::read(&rows[0][..whole])) - sum).abs() < 1e3, "reading reads");
-    let mean = oracle::mean(&rows);
+    let mean = reference::mean(&rows);
     kernels::mean(&rows, 1.0 / workers as f32, &mut out);
     close("the fastest mean", &out, &mean);
     baseline::add_each(&rows, &mut out);
     out.iter_mut().for_each(|x| *x /= workers as f32);
     close("the mean of dst += src", &out, &mean);
-    for kernel in gram::kernels() {
-        let found = gram::distances_by(kernel, &rows);
-        for (found, wanted) in found.iter().zip(oracle::distances(&rows)) {
-            close("the distances from inner products", &found.iter().map(|x| *x as f32).collect::<Vec<_>>(), &wanted);
-        }
-    }
-    type Rule = fn(&[&[f32]], usize, &mut [f32]);
-    let checks: [(&str, Rule, Vec<f64>); 7] = [
-        ("plain Krum", baseline::krum, oracle::krum(&rows, f)),
-        ("plain Multi-Krum", baseline::multi_krum, oracle::multi_krum(&rows, f)),
-        ("tuned Multi-Krum", tuned::multi_krum, oracle::multi_krum(&rows, f)),
-        ("Garfield's Bulyan", baseline::bulyan, oracle::bulyan_of_means(&rows, f)),
-        ("tuned Bulyan", tuned::bulyan, oracle::bulyan(&rows, f)),
-        ("plain median", |rows, _, out| baseline::median(rows, out), oracle::median(&rows)),
-        ("tuned median", |rows, _, out| tuned::median(rows, out), oracle::median(&rows)),
+    let ours = |rule: Rule| {
+        move |rows: &[&[f32]], f: usize, out: &mut [f32]| Round::whole(rule, f, rows, out).expect("workers enough")
+    };
+    type Call<'a> = &'a dyn Fn(&[&[f32]], usize, &mut [f32]);
+    let checks: [(&str, Call<'_>, Vec<f64>); 9] = [
+        ("plain Krum", &baseline::krum, reference::krum(&rows, f)),
+        ("plain Multi-Krum", &baseline::multi_krum, reference::multi_krum(&rows, f)),
+        ("our Multi-Krum", &ours(Rule::MultiKrum), reference::multi_krum(&rows, f)),
+        ("Garfield's Bulyan", &baseline::bulyan, reference::bulyan_of_means(&rows, f)),
+        ("our Bulyan", &ours(Rule::Bulyan), reference::bulyan(&rows, f)),
+        ("plain median", &|rows, _, out| baseline::median(rows, out), reference::median(&rows)),
+        ("our median", &ours(Rule::Median), reference::median(&rows)),
+        ("our trimmed mean", &ours(Rule::TrimmedMean), reference::trimmed_mean(&rows, f)),
+        ("our Krum", &ours(Rule::Krum), reference::krum(&rows, f)),
     ];
     for (name, rule, wanted) in checks {
         out.fill(f32::NAN);
@@ -110,13 +87,13 @@ fn cyclic(workers: usize, liars: usize) {
     code.decode(&sent, &mut out);
     assert_eq!(code.liars, lying, "the cyclic code of {workers} finds who lies");
     out.iter_mut().for_each(|x| *x /= workers as f32);
-    close("Draco's cyclic code", &out, &oracle::mean(&matrix.rows()));
+    close("Draco's cyclic code", &out, &reference::mean(&matrix.rows()));
 }
 
 fn codes(groups: usize, s: usize, e: usize, c: usize, dimension: usize) {
     let mut gradients = Matrix::new(groups, dimension);
     fill_apart(&mut gradients, 5);
-    let wanted = oracle::mean(&gradients.rows());
+    let wanted = reference::mean(&gradients.rows());
     let mut solon = Solon::new(groups, s, e, c, dimension);
     let sent = encoded(&solon, &gradients.rows());
     let lie: Vec<f32> = sent.rows()[0].iter().map(|x| 3.0 - x).collect();
@@ -132,7 +109,7 @@ fn codes(groups: usize, s: usize, e: usize, c: usize, dimension: usize) {
 fn majorities() {
     let mut matrix = Matrix::new(15, DIMENSION);
     fill_groups(&mut matrix, 5, 6);
-    let wanted = oracle::mean(&matrix.rows());
+    let wanted = reference::mean(&matrix.rows());
     let lie = vec![1e9; DIMENSION];
     let mut out = vec![0.0; DIMENSION];
     for liars in 0..=2 {

@@ -5,11 +5,13 @@
 
 use std::hint::black_box;
 
+use ::solon::rules::{Round, Rule, kernels};
+
+use crate::baseline;
 use crate::clock::{Contestant, Timed, race};
 use crate::data::{Matrix, fill_apart, fill_groups};
 use crate::draco::{Cyclic, repetition};
 use crate::solon::Solon;
-use crate::{baseline, kernels, tuned};
 
 pub const READ: &str = "read every gradient once";
 pub const MEAN: &str = "plain mean, fastest";
@@ -18,6 +20,17 @@ pub const REPETITION: &str = "Draco repetition r=5";
 pub const CYCLIC: &str = "Draco cyclic";
 pub const GARFIELD: &str = "Bulyan as Garfield's";
 pub const BULYAN: &str = "Bulyan, tuned";
+
+/// Our own robust rules.
+const OURS: [(&str, Rule); 7] = [
+    ("median, tuned", Rule::Median),
+    ("trimmed mean, tuned", Rule::TrimmedMean),
+    ("Krum, tuned", Rule::Krum),
+    ("Multi-Krum, tuned", Rule::MultiKrum),
+    (BULYAN, Rule::Bulyan),
+    ("geometric median, tuned", Rule::GeometricMedian),
+    ("Signum, tuned", Rule::Signum),
+];
 
 /// Redundancy of the codes that take whole gradients.
 const FIVE: usize = 5;
@@ -159,10 +172,13 @@ pub fn apart(workers: usize, dimension: usize, repetitions: usize) -> Contest {
     for (build, sent, lie) in &jobs {
         contestants.extend(solons(sent.rows(), lie, build, dimension));
     }
+    for (name, ours) in OURS {
+        let rows = &rows;
+        let call =
+            move |out: &mut [f32]| Round::whole(ours, f, rows, out).expect("Bulyan's liars are few enough for all");
+        contestants.push(rule(name, dimension, call));
+    }
     contestants.extend([
-        rule("median, tuned", dimension, |out| tuned::median(&rows, out)),
-        rule("Multi-Krum, tuned", dimension, |out| tuned::multi_krum(&rows, f, out)),
-        rule(BULYAN, dimension, |out| tuned::bulyan(&rows, f, out)),
         rule("median, plain", dimension, |out| baseline::median(&rows, out)),
         rule("Krum, plain", dimension, |out| baseline::krum(&rows, f, out)),
         rule("Multi-Krum, plain", dimension, |out| baseline::multi_krum(&rows, f, out)),

@@ -9,7 +9,7 @@
 
 use num_complex::Complex64;
 
-use crate::kernels::mean;
+use ::solon::rules::kernels::mean;
 
 const ZERO: Complex64 = Complex64::new(0.0, 0.0);
 

@@ -11,11 +11,7 @@ mod contest;
 mod data;
 mod draco;
 mod goals;
-mod gram;
-mod kernels;
-mod oracle;
 mod solon;
-mod tuned;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,6 +1,4 @@
-//! Inner loops as fast as we could make them: reading, means, inner products of all pairs, sorting networks over tiles.
-
-#![allow(unsafe_code)]
+//! Inner loops: reading, means, and the networks that sort. Each is one body, compiled for the processors that matter.
 
 /// Columns of a tile of the output of [`mean`] of many rows: it stays in the second-level cache while all are added.
 const MEAN_COLUMNS: usize = 16_384;
@@ -8,12 +6,9 @@ const MEAN_COLUMNS: usize = 16_384;
 /// Rows that are read side by side, each in order; prefetchers do not follow more.
 const STREAMS: usize = 16;
 
-/// Columns of a tile that a sorting network works on.
-const SORT_COLUMNS: usize = 128;
-
 /// One body, compiled for the processors that matter.
 macro_rules! compiled_for_all {
-    ($(#[$doc:meta])* pub fn $name:ident / $avx512:ident / $avx2:ident = $body:ident ($($arg:ident: $kind:ty),*) $(-> $result:ty)?) => {
+    ($(#[$doc:meta])* $sight:vis fn $name:ident / $avx512:ident / $avx2:ident = $body:ident ($($arg:ident: $kind:ty),*) $(-> $result:ty)?) => {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
         fn $avx512($($arg: $kind),*) $(-> $result)? {
@@ -27,14 +22,16 @@ macro_rules! compiled_for_all {
         }
 
         $(#[$doc])*
-        pub fn $name($($arg: $kind),*) $(-> $result)? {
+        $sight fn $name($($arg: $kind),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
-                if has_avx512() {
+                if $crate::rules::kernels::has_avx512() {
+                    #[allow(unsafe_code)]
                     // SAFETY: the processor has these instructions.
                     return unsafe { $avx512($($arg),*) };
                 }
-                if has_avx2() {
+                if $crate::rules::kernels::has_avx2() {
+                    #[allow(unsafe_code)]
                     // SAFETY: the processor has these instructions.
                     return unsafe { $avx2($($arg),*) };
                 }
@@ -44,14 +41,16 @@ macro_rules! compiled_for_all {
     };
 }
 
+pub(super) use compiled_for_all;
+
 #[cfg(target_arch = "x86_64")]
-fn has_avx512() -> bool {
+pub(super) fn has_avx512() -> bool {
     use std::arch::is_x86_feature_detected as has;
     has!("avx512f") && has!("avx512vl") && has!("avx512bw") && has!("avx512dq") && has_avx2()
 }
 
 #[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
+pub(super) fn has_avx2() -> bool {
     std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
 }
 
@@ -117,6 +116,30 @@ fn mean_of_few(rows: &[&[f32]], scale: f32, out: &mut [f32]) {
     }
 }
 
+compiled_for_all! {
+    /// `out = sum of weight x row`, four rows in one pass over a tile of the output.
+    pub fn weighted / weighted_avx512 / weighted_avx2 = weighted_body(rows: &[&[f32]], weights: &[f32], out: &mut [f32])
+}
+
+#[inline(always)]
+fn weighted_body(rows: &[&[f32]], weights: &[f32], out: &mut [f32]) {
+    for (tile, out) in out.chunks_mut(MEAN_COLUMNS).enumerate() {
+        let columns = tile * MEAN_COLUMNS..tile * MEAN_COLUMNS + out.len();
+        out.fill(0.0);
+        let (fours, rest) = rows.as_chunks::<4>();
+        let (four_weights, rest_weights) = weights.as_chunks::<4>();
+        for (rows, w) in fours.iter().zip(four_weights) {
+            let [a, b, c, d] = rows.map(|row| &row[columns.clone()]);
+            for at in 0..out.len() {
+                out[at] += (w[0] * a[at] + w[1] * b[at]) + (w[2] * c[at] + w[3] * d[at]);
+            }
+        }
+        for (row, weight) in rest.iter().zip(rest_weights) {
+            out.iter_mut().zip(&row[columns.clone()]).for_each(|(sum, x)| *sum += weight * x);
+        }
+    }
+}
+
 /// Which wires a network compares, in order; the lesser number goes to the first wire.
 pub type Network = Vec<(usize, usize)>;
 
@@ -151,58 +174,4 @@ pub fn network(wires: usize, wanted: impl Iterator<Item = usize>) -> Network {
     }
     kept.reverse();
     kept
-}
-
-compiled_for_all! {
-    /// Per coordinate: sorts the rows' numbers by `network`, then writes the mean of the `keep` that are nearest to the middle one.
-    pub fn near_the_median / near_avx512 / near_avx2 = near_body(rows: &[&[f32]], network: &[(usize, usize)], keep: usize, out: &mut [f32])
-}
-
-#[inline(always)]
-fn near_body(rows: &[&[f32]], network: &[(usize, usize)], keep: usize, out: &mut [f32]) {
-    let mut tile = vec![[0f32; SORT_COLUMNS]; rows.len()];
-    let middle = rows.len() / 2;
-    let first = (middle + 1).saturating_sub(keep);
-    let last = middle.min(rows.len() - keep);
-    for (at, out) in out.chunks_mut(SORT_COLUMNS).enumerate() {
-        let start = at * SORT_COLUMNS;
-        for (tile, row) in tile.iter_mut().zip(rows) {
-            tile[..out.len()].copy_from_slice(&row[start..start + out.len()]);
-            prefetch(row, start + SORT_COLUMNS);
-        }
-        for (low, high) in network {
-            let [low, high] = tile.get_disjoint_mut([*low, *high]).expect("two wires");
-            for column in 0..SORT_COLUMNS {
-                let (a, b) = (low[column], high[column]);
-                low[column] = if b < a { b } else { a };
-                high[column] = if b < a { a } else { b };
-            }
-        }
-        let mut sums = [0f32; SORT_COLUMNS];
-        for row in &tile[first..first + keep] {
-            (0..SORT_COLUMNS).for_each(|column| sums[column] += row[column]);
-        }
-        // The nearest lie side by side. Moves on by one as long as what enters is nearer than what leaves.
-        for from in first..last {
-            let (leaves, enters, median) = (&tile[from], &tile[from + keep], &tile[middle]);
-            for column in 0..SORT_COLUMNS {
-                let moves = enters[column] - median[column] < median[column] - leaves[column];
-                sums[column] += if moves { enters[column] - leaves[column] } else { 0.0 };
-            }
-        }
-        out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = sum / keep as f32);
-    }
-}
-
-/// Asks for the numbers of the next tile, if the processor takes such wishes.
-#[inline(always)]
-fn prefetch(row: &[f32], start: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in row.get(start..row.len().min(start + SORT_COLUMNS)).unwrap_or(&[]).chunks(16) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: the address is that of a number.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (row, start);
 }
