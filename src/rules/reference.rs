@@ -130,9 +130,10 @@ pub fn bulyan_of_means(rows: &[&[f32]], f: usize) -> Vec<f64> {
     near_the_median(&chosen, rows.len() - 4 * f - 2)
 }
 
-/// How far `found` is from `wanted`, relative to the latter's norm.
+/// How far `found` is from `wanted`, relative to the latter's norm unless that is zero.
 pub fn error(found: &[f32], wanted: &[f64]) -> f64 {
     assert_eq!(found.len(), wanted.len(), "a result has the gradient's length");
     let squares: f64 = found.iter().zip(wanted).map(|(a, b)| (f64::from(*a) - b).powi(2)).sum();
-    (squares / wanted.iter().map(|b| b * b).sum::<f64>()).sqrt()
+    let norm: f64 = wanted.iter().map(|b| b * b).sum();
+    if norm == 0.0 { squares.sqrt() } else { (squares / norm).sqrt() }
 }

@@ -5,9 +5,9 @@ use super::kernels::network;
 use super::{Choice, Rule};
 
 /// Rounds of Weiszfeld's iteration at most. It halves the distance to its limit in a few, and stops when it no longer moves.
-const WEISZFELD_TURNS: usize = 64;
+const WEISZFELD_TURNS: usize = 200;
 /// No distance counts as less than this part of the median one: a point on which the iteration lands does not take all weight.
-const WEISZFELD_SMOOTH: f64 = 1e-3;
+const WEISZFELD_SMOOTH: f64 = 1e-6;
 /// The iteration has ended when no weight moves by more.
 const WEISZFELD_STILL: f64 = 1e-9;
 
@@ -92,7 +92,8 @@ impl Neighbours {
 }
 
 /// Weiszfeld's iteration, in the space of the weights: the next point is `sum w_i x_i`, and its distances to all rows follow from the inner
-/// products, so that no gradient is looked at.
+/// products, so that no gradient is looked at. It creeps towards a row that is itself the median; so that is looked at first, whenever
+/// another row has come nearest.
 fn geometric_median(gram: &Gram, weights: &[f64]) -> Choice {
     let distances = gram.distances();
     let finite: Vec<usize> = (0..weights.len()).filter(|row| gram.is_finite(*row)).collect();
@@ -101,8 +102,13 @@ fn geometric_median(gram: &Gram, weights: &[f64]) -> Choice {
     }
     let sum: f64 = finite.iter().map(|row| weights[*row]).sum();
     let mut point: Vec<f64> = finite.iter().map(|row| weights[*row] / sum).collect();
+    let mut nearest = usize::MAX;
     for _ in 0..WEISZFELD_TURNS {
         let apart = distances_to(&point, &finite, &distances);
+        let now = (0..finite.len()).min_by(|a, b| apart[*a].total_cmp(&apart[*b])).expect("there are rows");
+        if std::mem::replace(&mut nearest, now) != now && is_the_median(now, &finite, weights, &distances) {
+            return mean_of(&[finite[now]], weights);
+        }
         let mut sorted = apart.clone();
         sorted.sort_by(f64::total_cmp);
         let least = WEISZFELD_SMOOTH * sorted[sorted.len() / 2];
@@ -127,4 +133,18 @@ fn distances_to(point: &[f64], rows: &[usize], distances: &[Vec<f64>]) -> Vec<f6
     let sums: Vec<f64> = rows.iter().map(to).collect();
     let half: f64 = 0.5 * point.iter().zip(&sums).map(|(weight, sum)| weight * sum).sum::<f64>();
     sums.into_iter().map(|sum| (sum - half).max(0.0).sqrt()).collect()
+}
+
+/// Is the row at `k` of `rows` their geometric median? It is, where all others together pull by no more than its own weight (Vardi and
+/// Zhang, "The multivariate L1-median and associated data depth", 2000).
+fn is_the_median(k: usize, rows: &[usize], weights: &[f64], distances: &[Vec<f64>]) -> bool {
+    let from = |i: usize| distances[rows[k]][rows[i]];
+    let same = |i: usize| from(i) == 0.0;
+    let own: f64 = (0..rows.len()).filter(|i| same(*i)).map(|i| weights[rows[i]]).sum();
+    let unit = |i: usize| if same(i) { 0.0 } else { weights[rows[i]] / from(i).sqrt() };
+    let pairs = (0..rows.len()).flat_map(|i| (0..rows.len()).map(move |j| (i, j)));
+    // Inner products of the differences to row k, by their distances.
+    let product = |i: usize, j: usize| 0.5 * (from(i) + from(j) - distances[rows[i]][rows[j]]);
+    let pull: f64 = pairs.map(|(i, j)| unit(i) * unit(j) * product(i, j)).sum();
+    pull <= own * own
 }
