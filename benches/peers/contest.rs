@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use ::solon::rules::{Round, Rule, kernels};
+use ::solon::rules::{Round, Rule, kernels, sign};
 
 use crate::baseline;
 use crate::clock::{Contestant, Timed, race};
@@ -151,6 +151,35 @@ fn compressed(workers: usize) -> &'static [(usize, usize, usize, usize)] {
     }
 }
 
+/// Our rules, over gradients as they come to a daemon.
+fn ours<'a>(rows: &'a [&'a [f32]], f: usize, dimension: usize) -> Vec<Contestant<'a>> {
+    let one = |(name, ours): (&str, Rule)| {
+        let call =
+            move |out: &mut [f32]| Round::whole(ours, f, rows, out).expect("Bulyan's liars are few enough for all");
+        rule(name, dimension, call)
+    };
+    OURS.into_iter().map(one).collect()
+}
+
+/// Our rules alone, and the mean beside them; Signum over votes that come packed, too, as its workers send them.
+pub fn rules(workers: usize, dimension: usize, repetitions: usize) -> Contest {
+    let mut matrix = Matrix::new(workers, dimension);
+    fill_apart(&mut matrix, 2);
+    let rows = matrix.rows();
+    let votes = |row: &&[f32]| {
+        let mut bits = vec![0; dimension.div_ceil(sign::SIGNS)];
+        sign::pack(row, &mut bits);
+        bits
+    };
+    let votes: Vec<Vec<u64>> = rows.iter().map(votes).collect();
+    let votes: Vec<&[u64]> = votes.iter().map(Vec::as_slice).collect();
+    let scale = 1.0 / workers as f32;
+    let mut contestants = vec![read(&rows), rule(MEAN, dimension, |out| kernels::mean(&rows, scale, out))];
+    contestants.extend(ours(&rows, bulyan_liars(workers), dimension));
+    contestants.push(rule("Signum, packed", dimension, |out| sign::vote(&votes, out)));
+    Contest { workers, dimension, timed: race(contestants, repetitions) }
+}
+
 /// Rules that bound what liars do, and compressed jobs of as many workers.
 pub fn apart(workers: usize, dimension: usize, repetitions: usize) -> Contest {
     let f = bulyan_liars(workers);
@@ -172,12 +201,7 @@ pub fn apart(workers: usize, dimension: usize, repetitions: usize) -> Contest {
     for (build, sent, lie) in &jobs {
         contestants.extend(solons(sent.rows(), lie, build, dimension));
     }
-    for (name, ours) in OURS {
-        let rows = &rows;
-        let call =
-            move |out: &mut [f32]| Round::whole(ours, f, rows, out).expect("Bulyan's liars are few enough for all");
-        contestants.push(rule(name, dimension, call));
-    }
+    contestants.extend(ours(&rows, f, dimension));
     contestants.extend([
         rule("median, plain", dimension, |out| baseline::median(&rows, out)),
         rule("Krum, plain", dimension, |out| baseline::krum(&rows, f, out)),

@@ -20,6 +20,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use ::solon::bench::figures::{Cell, Machine, Table};
+use ::solon::bench::goals::Goals;
 use contest::Contest;
 
 /// Measures aggregation on one thread, side by side with other people's
@@ -35,6 +36,9 @@ struct Arguments {
     /// Workers; all whose gradients are kept at once must fit in memory
     #[arg(long, value_delimiter = ',', default_value = "15,25,45", value_parser = ["15", "25", "45"])]
     workers: Vec<String>,
+    /// Measures only our rules, without codes and without plain versions
+    #[arg(long, value_parser = ["rules"])]
+    only: Option<String>,
     /// Calls of each contestant after the first; those that take seconds are called once
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     repetitions: Option<u16>,
@@ -73,10 +77,15 @@ fn main() -> ExitCode {
     let mut contests = Vec::new();
     for workers in counts {
         eprintln!("P = {workers}, d = {dimension}: the first call of each");
-        contests.push(contest::same(workers, dimension, repetitions));
-        contests.push(contest::apart(workers, dimension, repetitions));
+        if arguments.only.is_some() {
+            contests.push(contest::rules(workers, dimension, repetitions));
+        } else {
+            contests.push(contest::same(workers, dimension, repetitions));
+            contests.push(contest::apart(workers, dimension, repetitions));
+        }
     }
-    let (tables, goals) = (contests.iter().map(table).collect::<Vec<_>>(), goals::measured(&contests));
+    let tables = contests.iter().map(table).collect::<Vec<_>>();
+    let goals = if arguments.only.is_some() { Goals::default() } else { goals::measured(&contests) };
     println!("{}", Machine::read());
     println!(
         "one thread; median (least to most) of {repetitions} calls in turns; one call of those that take over 2 s"

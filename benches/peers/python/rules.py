@@ -51,6 +51,8 @@ def contestants(workers, dimension):
     with torch.no_grad():
         yield "numpy mean", lambda: gradients.mean(axis=0)
         yield "numpy median", lambda: np.median(gradients, axis=0)
+        yield "numpy trimmed mean", lambda: np.sort(gradients, axis=0)[f:workers - f].mean(axis=0)
+        yield "numpy signum", lambda: np.sign(np.sign(gradients).sum(axis=0))
         yield "torch mean", lambda: tensor.mean(dim=0)
         yield "byzfl median", lambda: Median()(tensor)
         yield "byzfl trimmed mean", lambda: TrMean(f)(tensor)
