@@ -412,7 +412,7 @@ fn traffic(input: &PlanInput, parameters: &Parameters) -> Traffic {
     let shard_numbers = (chunks - 1) * layout.chunk_width() as u64 + last.width as u64;
     let upload_per_worker = input.precision.shard_bytes(1) as u64 * shard_numbers + chunks * header;
     // The update's chunks, and the report that ends the round.
-    let update = (input.update_precision.bytes() * input.dimension) as u64;
+    let update = input.update_precision.shard_bytes(input.dimension) as u64;
     let download_per_worker = update + (chunks + 1) * header + REPORT_BYTES as u64;
     Traffic {
         chunks,

@@ -62,7 +62,10 @@ impl Limits {
         Limits {
             credits,
             shard_slot_bytes: HEADER_BYTES + plan.shard_bytes(width),
-            wide_slot_bytes: if plan.precision == Precision::F32 { 0 } else { 4 * width },
+            wide_slot_bytes: match plan.precision {
+                Precision::F32 | Precision::Sign => 0,
+                Precision::Bf16 | Precision::F16 => 4 * width,
+            },
             updates,
             reports,
             update_slot_bytes: HEADER_BYTES + (4 * chunk).max(REPORT_BYTES),
@@ -100,6 +103,15 @@ impl Limits {
             None => self.outbound,
             Some(_) => 2 * self.outbound + self.carried + 2 * job.plan.parameters.workers(),
         }
+    }
+
+    /// Words, further shards and deadlines on their way through one lane. Where a rule combines all workers nothing follows a word, and
+    /// each holds as many shards as it takes.
+    pub(super) fn words_ring_of(&self, job: &Job) -> usize {
+        if job.robust.is_none() {
+            return self.words_ring;
+        }
+        self.shards_ring.div_ceil(job.shape().needed) + 2 * self.window
     }
 
     /// Words of all workers that the pusher has not heard yet.

@@ -30,10 +30,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FACTOR", default_value_t = usual().compression)]
     compression: usize,
     /// How the numbers of uploads stand on the wire
-    #[arg(long, value_name = "WORD", default_value_t = usual().precision)]
+    #[arg(long, value_name = "WORD", default_value_t = usual().precision, value_parser = Precision::coded())]
     precision: Precision,
     /// How the numbers of updates stand on the wire
-    #[arg(long, value_name = "WORD", default_value_t = usual().update_precision)]
+    #[arg(long, value_name = "WORD", default_value_t = usual().update_precision, value_parser = Precision::coded())]
     update_precision: Precision,
     /// The daemon's link, in each direction: 100Gb/s, 10Gbit, 1.25GB/s
     #[arg(long, value_name = "SPEED", value_parser = BytesPerSecond::parse)]
