@@ -20,11 +20,13 @@ mod refusal;
 mod render;
 #[cfg(test)]
 mod tests;
+mod uncoded;
 
 pub use accuracy::{Accuracy, Conditioning, is_slow};
 pub use chunking::{Chunking, last_level_cache, suggested_width};
 pub use quantity::{BytesPerSecond, QuantityError, Seconds, parse_count};
 pub use refusal::{Bound, Refusal};
+pub use uncoded::{Uncoded, UncodedInput, plan_uncoded};
 
 use serde::Serialize;
 

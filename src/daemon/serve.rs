@@ -267,6 +267,7 @@ impl Daemon {
             updates = %pages[1],
             wide_mib = wide.map(|slab| slab.region().1 >> 20),
             wide = wide.map(|slab| slab.pages().to_string()),
+            survey_mib = job.surveys().then(|| Limits::of(&job.plan, job.updates).survey_bytes(&job) >> 20),
             "memory: all pages touched"
         );
         let mut pipeline = Pipeline::with_slabs(&job, &bells, slabs);

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::code::Rows;
 use crate::wire::{Refusal, Report, Resume, Violation, WORKERS_MAX, WorkerSet};
 
-use super::measured::{Measured, Spans, WorkerCount};
-use super::noise::{Counts, Noise};
 #[cfg(doc)]
 use super::Shape;
+use super::measured::{Measured, Spans, WorkerCount};
+use super::noise::{Counts, Noise};
 use super::{Begin, Job, StageName};
 
 /// What is counted over the life of the daemon. Each is a plain rising number.

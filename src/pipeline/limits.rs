@@ -1,6 +1,7 @@
 //! Every bound of the pipeline, computed from the plan in one place.
 
 use super::Job;
+use super::survey::Survey;
 use crate::code::Precision;
 use crate::memory::Slab;
 use crate::wire::{HEADER_BYTES, Plan, REPORT_BYTES};
@@ -135,6 +136,11 @@ impl Limits {
             0 => 0,
             slots => Slab::bytes(lanes, slots, self.wide_slot_bytes).unwrap_or(usize::MAX),
         }
+    }
+
+    /// Bytes of what a rule keeps of every chunk of a round and all pairs of workers, until the last chunk is there; else 0.
+    pub fn survey_bytes(&self, job: &Job) -> usize {
+        if job.surveys() { Survey::bytes(job.shape().rows, job.plan.layout.chunks(), self.history) } else { 0 }
     }
 
     /// Bytes of slots for updates and reports.

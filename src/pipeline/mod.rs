@@ -48,8 +48,8 @@ pub use pusher::{Pusher, read_journal};
 pub use reactor::{Idle, Pulse, Reactor, ReactorError};
 pub use receiver::Receiver;
 pub(crate) use ring::ring;
-pub(crate) use sabotage::planted;
 pub use robust::Robust;
+pub(crate) use sabotage::planted;
 pub use sabotage::{Bug, plant};
 pub use shape::Shape;
 pub use stock::{Level, Pool, Ring, Stock};
@@ -143,6 +143,11 @@ impl Job {
     /// Which workers make a word.
     pub fn shape(&self) -> Shape {
         Shape::of(&self.plan.parameters, self.robust.as_ref())
+    }
+
+    /// Absent workers that a round goes on without, of each group or of all that a rule combines.
+    pub fn stragglers(&self) -> usize {
+        self.robust.as_ref().map_or(self.plan.parameters.stragglers(), |robust| robust.missing)
     }
 
     /// Are all gradients of a round looked at before the first chunk is combined?

@@ -280,8 +280,8 @@ impl Combiner {
         let out: &mut [f32] = bytemuck::cast_slice_mut(&mut slot[HEADER_BYTES..HEADER_BYTES + 4 * chunk.len]);
         let combined = self.combine(&word, &chunk, out);
         drop(word);
-        let update = combined
-            .and_then(|()| self.finisher.update(round, number, slot).ok_or(UndecodableReason::TooLarge));
+        let update =
+            combined.and_then(|()| self.finisher.update(round, number, slot).ok_or(UndecodableReason::TooLarge));
         // Before the pusher has it, and may close the round.
         let now = Instant::now();
         self.board.spent(round, Duration::ZERO, now - since);

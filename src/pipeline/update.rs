@@ -29,7 +29,8 @@ impl Finisher {
             return None;
         }
         let len = HEADER_BYTES + plan.update_bytes(count);
-        let header = Header { job: self.job.number, session: self.job.epoch, round, chunk, ..Header::new(Kind::Update) };
+        let header =
+            Header { job: self.job.number, session: self.job.epoch, round, chunk, ..Header::new(Kind::Update) };
         let checksum = seal(header, &mut slot[..len]);
         self.board.count(Counter::ChunksDecoded, 1);
         let key = self.hash_key.filter(|_| self.board.relays());

@@ -58,14 +58,7 @@ compiled_for_all! {
 }
 
 #[inline(always)]
-fn near_body(
-    tile: &mut Tile,
-    rows: Scaled<'_>,
-    network: &[(usize, usize)],
-    keep: usize,
-    factor: f32,
-    out: &mut [f32],
-) {
+fn near_body(tile: &mut Tile, rows: Scaled<'_>, network: &[(usize, usize)], keep: usize, factor: f32, out: &mut [f32]) {
     let tile = &mut tile[..rows.rows.len()];
     let middle = tile.len() / 2;
     let first = (middle + 1).saturating_sub(keep);

@@ -38,7 +38,10 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
             problems.push(Problem {
                 place: layers.place_of(&["chunks.width", "job.dimension", "job.rule"]),
                 object: "chunks.width".into(),
-                found: format!("{width}, which cuts the gradient into {chunks} chunks, with {}", layers.shown("job.rule")),
+                found: format!(
+                    "{width}, which cuts the gradient into {chunks} chunks, with {}",
+                    layers.shown("job.rule")
+                ),
                 expected: format!("at most {CREDITS_MAX} chunks, as the rule holds all of a round"),
                 action: format!("set chunks.width = {} or more", job.dimension.div_ceil(CREDITS_MAX)),
             });

@@ -70,11 +70,16 @@ pub(super) fn check(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) ->
     let weights = weights(layers, workers).unwrap_or_else(|| vec![1.0; workers]);
     let robust = Robust { rule: guess, adversaries: layers.count("job.adversaries")?, missing, weights };
     if let Err(few) = robust.check() {
-        let left = if missing > 0 { format!(", of whom {missing} may be missing (job.stragglers)") } else { String::new() };
+        let left =
+            if missing > 0 { format!(", of whom {missing} may be missing (job.stragglers)") } else { String::new() };
         problems.push(Problem {
             place: layers.place_of(&["job.groups", "job.adversaries", "job.stragglers", "job.rule"]),
             object: "job.groups".into(),
-            found: format!("{workers} workers{left}, with {} and {}", layers.shown("job.rule"), layers.shown("job.adversaries")),
+            found: format!(
+                "{workers} workers{left}, with {} and {}",
+                layers.shown("job.rule"),
+                layers.shown("job.adversaries")
+            ),
             expected: format!("at least {} workers ({} without the missing ones)", few.needed + missing, few.bound),
             action: format!("set job.groups = {} or more, or lower job.adversaries", few.needed + missing),
         });
@@ -103,12 +108,20 @@ fn check_weights(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) {
             let workers = layers.count("job.groups").unwrap_or(list.len());
             if workers != list.len() {
                 let found = format!("{} weights for {workers} workers (job.groups)", list.len());
-                wrong(found, format!("{workers}, one per worker"), "list one for each worker, in the order of their indices");
+                wrong(
+                    found,
+                    format!("{workers}, one per worker"),
+                    "list one for each worker, in the order of their indices",
+                );
             }
             return;
         }
     };
-    wrong(format!("{} with {}", layers.shown("job.weights"), layers.shown("job.rule")), format!("none: {why}"), "remove job.weights");
+    wrong(
+        format!("{} with {}", layers.shown("job.weights"), layers.shown("job.rule")),
+        format!("none: {why}"),
+        "remove job.weights",
+    );
 }
 
 /// Signs go with signum, and signum with signs.

@@ -52,9 +52,13 @@ const CORES_MAX: usize = 256;
 pub(super) fn from_text(setting: &Setting, text: &str) -> toml::Value {
     match setting.kind {
         Kind::Name | Kind::Choice(_) | Kind::Address | Kind::Path | Kind::Devices => text.into(),
-        Kind::Integer { .. } | Kind::OneOf(_) | Kind::Factor | Kind::Fraction | Kind::Switch | Kind::Cores | Kind::Weights => {
-            text.trim().parse().unwrap_or_else(|_| text.into())
-        }
+        Kind::Integer { .. }
+        | Kind::OneOf(_)
+        | Kind::Factor
+        | Kind::Fraction
+        | Kind::Switch
+        | Kind::Cores
+        | Kind::Weights => text.trim().parse().unwrap_or_else(|_| text.into()),
     }
 }
 
