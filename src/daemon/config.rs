@@ -75,9 +75,9 @@ impl Config {
         self.job.robust.as_ref().is_some_and(|robust| robust.rule.surveys())
     }
 
-    /// Shards in flight per worker: a rule that surveys holds all of a round.
+    /// Shards in flight per worker: a rule that surveys holds all of a round beside them.
     pub fn credits(&self) -> usize {
-        if self.surveys() { self.memory.credits.max(self.layout().chunks()) } else { self.memory.credits }
+        self.memory.credits + if self.surveys() { self.layout().chunks() } else { 0 }
     }
 
     /// How long to wait for more shards. A rule that surveys needs the same workers in all chunks: it waits for all that are connected.

@@ -607,7 +607,7 @@ pub const SETTINGS: &[Setting] = &[
         help: "Shards that a worker may have in flight",
         doc: "Costs workers x credits x chunks.width x 4 bytes (2 with shards of 16 bits). Enough to cover the network's \
               round trip: bandwidth x delay / shard size. krum, multi-krum, bulyan and geometric-median look at a whole round before they \
-              combine the first chunk: for them it is never less than the number of chunks.",
+              combine the first chunk: for them as many as there are chunks are added.",
     },
     Setting {
         section: "memory",

@@ -34,7 +34,8 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
             return None;
         }
         let surveys = job.robust.as_ref().is_some_and(|robust| robust.rule.surveys());
-        if surveys && chunks > CREDITS_MAX {
+        let most = CREDITS_MAX - layers.count("memory.credits").unwrap_or(0);
+        if surveys && chunks > most {
             problems.push(Problem {
                 place: layers.place_of(&["chunks.width", "job.dimension", "job.rule"]),
                 object: "chunks.width".into(),
@@ -42,8 +43,8 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
                     "{width}, which cuts the gradient into {chunks} chunks, with {}",
                     layers.shown("job.rule")
                 ),
-                expected: format!("at most {CREDITS_MAX} chunks, as the rule holds all of a round"),
-                action: format!("set chunks.width = {} or more", job.dimension.div_ceil(CREDITS_MAX)),
+                expected: format!("at most {most} chunks, as the rule holds all of a round"),
+                action: format!("set chunks.width = {} or more", job.dimension.div_ceil(most)),
             });
             return None;
         }

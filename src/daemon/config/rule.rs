@@ -70,6 +70,7 @@ pub(super) fn check(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) ->
     let weights = weights(layers, workers).unwrap_or_else(|| vec![1.0; workers]);
     let robust = Robust { rule: guess, adversaries: layers.count("job.adversaries")?, missing, weights };
     if let Err(few) = robust.check() {
+        let among = if missing > 0 { " without the missing ones" } else { "" };
         let left =
             if missing > 0 { format!(", of whom {missing} may be missing (job.stragglers)") } else { String::new() };
         problems.push(Problem {
@@ -80,7 +81,7 @@ pub(super) fn check(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) ->
                 layers.shown("job.rule"),
                 layers.shown("job.adversaries")
             ),
-            expected: format!("at least {} workers ({} without the missing ones)", few.needed + missing, few.bound),
+            expected: format!("at least {} workers ({}{among})", few.needed + missing, few.bound),
             action: format!("set job.groups = {} or more, or lower job.adversaries", few.needed + missing),
         });
         return None;

@@ -345,7 +345,7 @@ fn settings_follow_a_robust_rule_unless_they_are_set() {
     assert!(of("rule = \"median\"\n[rounds]\nlinger_ms = 0\n").linger().is_zero());
     // Those that survey wait for all that are connected, and hold a round.
     let krum = of("rule = \"krum\"\n[rounds]\nlinger_ms = 0\n[chunks]\nwidth = 2\n");
-    assert_eq!((krum.linger(), krum.credits(), krum.memory.credits), (krum.rounds.deadline, 50, 8));
+    assert_eq!((krum.linger(), krum.credits(), krum.memory.credits), (krum.rounds.deadline, 58, 8));
     let signum = of("rule = \"signum\"\n");
     assert_eq!((signum.job.precision, signum.push.precision), (Precision::Sign, Precision::Sign));
     assert_eq!(of("rule = \"signum\"\n[push]\nprecision = \"f32\"\n").push.precision, Precision::F32);

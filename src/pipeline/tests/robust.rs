@@ -10,7 +10,7 @@ const LIARS: usize = 2;
 
 /// A job of 11 workers, of which 2 may lie and `missing` may be missing.
 fn robust(rule: Rule, missing: usize, weights: Vec<f64>) -> Job {
-    let mut job = job(Parameters::new(WORKERS, 0, 0, 1).unwrap(), D, 90);
+    let mut job = job(Parameters::new(WORKERS, 0, 0, 1).unwrap(), D, 77);
     job.plan.rule = rule;
     job.linger = job.deadline();
     let guess = rule.robust().expect("a robust rule");
@@ -251,7 +251,7 @@ fn signs_are_a_bit_each_way_and_a_tie_counts_as_positive() {
         }
         let chunks = job.plan.layout.chunks();
         let received = cluster.pipeline.handle.board.counted(Counter::BytesReceived) as usize;
-        // Chunks of 90 numbers are 12 bytes.
+        // Chunks of 77 numbers are 10 bytes.
         let signs: usize = (0..chunks).map(|chunk| job.plan.layout.chunk(chunk).width.div_ceil(8)).sum();
         assert_eq!(received, 10 * (signs + chunks * HEADER_BYTES));
     }
