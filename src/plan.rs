@@ -20,11 +20,13 @@ mod refusal;
 mod render;
 #[cfg(test)]
 mod tests;
+mod uncoded;
 
 pub use accuracy::{Accuracy, Conditioning, is_slow};
 pub use chunking::{Chunking, last_level_cache, suggested_width};
 pub use quantity::{BytesPerSecond, QuantityError, Seconds, parse_count};
 pub use refusal::{Bound, Refusal};
+pub use uncoded::{Uncoded, UncodedInput, plan_uncoded};
 
 use serde::Serialize;
 
@@ -412,7 +414,7 @@ fn traffic(input: &PlanInput, parameters: &Parameters) -> Traffic {
     let shard_numbers = (chunks - 1) * layout.chunk_width() as u64 + last.width as u64;
     let upload_per_worker = input.precision.shard_bytes(1) as u64 * shard_numbers + chunks * header;
     // The update's chunks, and the report that ends the round.
-    let update = (input.update_precision.bytes() * input.dimension) as u64;
+    let update = input.update_precision.shard_bytes(input.dimension) as u64;
     let download_per_worker = update + (chunks + 1) * header + REPORT_BYTES as u64;
     Traffic {
         chunks,

@@ -180,6 +180,65 @@ fn pipeline_and_sessions_allocate_nothing_from_the_first_round_on_and_all_slots_
     }
 }
 
+#[test]
+fn robust_rules_allocate_nothing_from_the_first_round_on_and_all_slots_come_back() {
+    const P: usize = 11;
+    for (rule, lanes) in
+        ["median", "signum", "multi-krum", "bulyan", "geometric-median"].into_iter().flat_map(|it| [(it, 1), (it, 3)])
+    {
+        let flags =
+            ["--job-dimension", "1501", "--job-groups", "11", "--chunks-width", "50", "--rounds-deadline-ms", "60000"];
+        let weights: &[&str] = match rule {
+            "bulyan" => &["--job-weights", "[1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2]"],
+            "multi-krum" => &["--job-precision", "bf16"],
+            _ => &[],
+        };
+        let job = job_of(&config(&[&flags[..], &["--job-rule", rule], weights].concat()), [5; 32], 6).unwrap();
+        let mut dice = Dice::new(lanes as u64);
+        let mut pipeline = Pipeline::new(&job, &Bells::silent(lanes));
+        let (shards, updates) = (pipeline.receiver.slab().clone(), pipeline.pusher.slab().clone());
+        let free: Vec<usize> = (0..2).map(|holder| updates.free(holder)).collect();
+        let mut now = Instant::now();
+        let mut sessions = common::sessions_over_memory(&job, &mut pipeline, now);
+        let mut update = vec![0.0; D];
+        let mut count = 0;
+        for round in 0..8u64 {
+            let mut gradients: Vec<_> = (0..P).map(|worker| gradient(worker, round, D)).collect();
+            gradients[3][700] = if rule == "signum" { 0.0 } else { f32::NAN };
+            let mut done = [false; P];
+            counted(&mut count, || sessions.iter_mut().for_each(|session| assert_eq!(session.begin().unwrap(), round)));
+            while done.iter().any(|done| !done) {
+                let worker = dice.roll(P);
+                let session = &mut sessions[worker];
+                let collected = counted(&mut count, || {
+                    session.pump(Source::Separate(&gradients[worker]), None);
+                    session.drive(now, Some(&mut update)).unwrap();
+                    if done[worker] { None } else { session.collect(&mut update) }
+                });
+                if let Some(result) = collected {
+                    let (number, report) = result.unwrap();
+                    assert_eq!((number, report.liars.count()), (round, usize::from(rule != "signum")));
+                    done[worker] = true;
+                }
+                counted(&mut count, || sessions[worker].withdraw(&update));
+                if dice.roll(4) == 0 {
+                    counted(&mut count, || pipeline.step(now));
+                }
+                now += Duration::from_micros(1);
+            }
+        }
+        assert_eq!(count, 0, "{rule}, {lanes} lanes");
+        assert_eq!(pipeline.handle.board.counted(Counter::RoundsComplete), 8);
+        drop(sessions);
+        for _ in 0..100 {
+            pipeline.step(now);
+        }
+        let credits = job.plan.credits as usize;
+        assert!((0..P).all(|worker| shards.free(worker) == credits), "every shard slot came back");
+        assert!((0..2).all(|holder| updates.free(holder) == free[holder]), "every update slot came back");
+    }
+}
+
 /// Lets every worker in, one after the other.
 fn let_in(listener: &TcpListener, job: &Job, handle: &Handle) {
     for session in 1..=WORKERS as u64 {

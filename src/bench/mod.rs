@@ -196,7 +196,7 @@ impl Job {
 
     /// Bytes that a worker gets in a round: the update's chunks and the report, headers included.
     pub fn down_bytes(&self) -> u64 {
-        let update = self.update_precision.bytes() * self.dimension;
+        let update = self.update_precision.shard_bytes(self.dimension);
         (update + (self.layout().chunks() + 1) * HEADER_BYTES + REPORT_BYTES) as u64
     }
 

@@ -297,7 +297,7 @@ impl Landed {
                 let (from, to) = (&direct[range.clone()], &mut place[bytes_of(&range)]);
                 match *complete {
                     // It was widened, and becomes what it was.
-                    true => precision.narrow(from, &mut to[..precision.bytes() * range.len()]),
+                    true => precision.narrow(from, &mut to[..precision.shard_bytes(range.len())]),
                     false => to.copy_from_slice(bytemuck::cast_slice(from)),
                 }
                 self.copied += 4 * range.len() as u64;

@@ -4,10 +4,12 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
 
 use super::Generator;
 use super::kernels::Kernels;
+use crate::rules::sign;
 
 /// The default relative tolerance in units of the roundoff: see [`Tolerance::default`](super::Tolerance).
 const ROUNDINGS: f64 = 6.0;
@@ -27,6 +29,8 @@ pub enum Precision {
     Bf16,
     /// 2 bytes: numbers up to 65504, 11 bits of precision
     F16,
+    /// 1 bit: below zero or not, for the rule signum only
+    Sign,
 }
 
 impl fmt::Display for Precision {
@@ -35,25 +39,28 @@ impl fmt::Display for Precision {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
             Precision::F16 => "f16",
+            Precision::Sign => "sign",
         })
     }
 }
 
 impl Precision {
-    /// All of them.
+    /// All that say how large a number is: what a code can be made of.
     pub const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
 
-    /// Bytes of a number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Precision::F32 => 4,
-            Precision::Bf16 | Precision::F16 => 2,
-        }
+    /// Reads one of [`Precision::ALL`]: for command lines about codes.
+    pub fn coded() -> impl TypedValueParser<Value = Precision> {
+        let words = PossibleValuesParser::new(Precision::ALL.map(|it| it.to_possible_value().expect("it has a word")));
+        words.map(|word| Precision::from_str(&word, false).expect("one of the words"))
     }
 
-    /// Bytes of a shard of `width` numbers.
-    pub fn shard_bytes(self, width: usize) -> usize {
-        self.bytes() * width
+    /// Bytes of `count` numbers.
+    pub fn shard_bytes(self, count: usize) -> usize {
+        match self {
+            Precision::F32 => 4 * count,
+            Precision::Bf16 | Precision::F16 => 2 * count,
+            Precision::Sign => count.div_ceil(8),
+        }
     }
 
     /// The largest relative error of rounding a number that is not too small: half of the last place of 1.
@@ -62,6 +69,8 @@ impl Precision {
             Precision::F32 => 2f64.powi(-24),
             Precision::Bf16 => 2f64.powi(-8),
             Precision::F16 => 2f64.powi(-11),
+            // Nothing is known of a number but its sign.
+            Precision::Sign => 1.0,
         }
     }
 
@@ -69,7 +78,7 @@ impl Precision {
     pub fn smallest_error(self) -> f64 {
         match self {
             // bf16 has the exponents of f32.
-            Precision::F32 | Precision::Bf16 => 0.0,
+            Precision::F32 | Precision::Bf16 | Precision::Sign => 0.0,
             Precision::F16 => 2f64.powi(-25),
         }
     }
@@ -77,7 +86,7 @@ impl Precision {
     /// Is rounding a matter of percents, so that a lie as large as the gradient is only tens of tolerances? Then chance must be
     /// left less. Not with r_c = 1: replicas are rounded to the same bits.
     pub fn is_coarse(self, compression: usize) -> bool {
-        self != Precision::F32 && compression > 1
+        matches!(self, Precision::Bf16 | Precision::F16) && compression > 1
     }
 
     /// The relative tolerance for shards whose only difference is rounding.
@@ -109,6 +118,7 @@ impl Precision {
             Precision::F32 => bytemuck::cast_slice_mut(bytes).copy_from_slice(numbers),
             Precision::Bf16 => kernels.narrow::<false>(numbers, bytemuck::cast_slice_mut(bytes)),
             Precision::F16 => kernels.narrow::<true>(numbers, bytemuck::cast_slice_mut(bytes)),
+            Precision::Sign => pack(numbers, bytes),
         }
     }
 
@@ -125,6 +135,7 @@ impl Precision {
             Precision::F32 => numbers.copy_from_slice(bytemuck::cast_slice(bytes)),
             Precision::Bf16 => kernels.widen::<false>(bytemuck::cast_slice(bytes), numbers),
             Precision::F16 => kernels.widen::<true>(bytemuck::cast_slice(bytes), numbers),
+            Precision::Sign => unpack(bytes, numbers),
         }
     }
 
@@ -138,6 +149,16 @@ impl Precision {
             return true;
         }
         let count = bytes.len() / 4;
+        if self == Precision::Sign {
+            let mut room = [0u8; PORTION / 8];
+            for start in (0..count).step_by(PORTION) {
+                let end = count.min(start + PORTION);
+                let signs = &mut room[..(end - start).div_ceil(8)];
+                pack(bytemuck::cast_slice(&bytes[4 * start..4 * end]), signs);
+                bytes[start / 8..][..signs.len()].copy_from_slice(signs);
+            }
+            return true;
+        }
         let mut room = [0u16; PORTION];
         let mut largest = 0;
         // Forwards: what is written ends before what is still to be read.
@@ -166,6 +187,16 @@ impl Precision {
             return;
         }
         let count = bytes.len() / 4;
+        if self == Precision::Sign {
+            let mut room = [0u8; PORTION / 8];
+            for start in (0..count).step_by(PORTION).rev() {
+                let end = count.min(start + PORTION);
+                let signs = &mut room[..(end - start).div_ceil(8)];
+                signs.copy_from_slice(&bytes[start / 8..][..signs.len()]);
+                unpack(signs, bytemuck::cast_slice_mut(&mut bytes[4 * start..4 * end]));
+            }
+            return;
+        }
         let mut room = [0u16; PORTION];
         // Backwards: what is still to be read ends before what is written.
         for start in (0..count).step_by(PORTION).rev() {
@@ -185,6 +216,28 @@ impl Precision {
         let sum = |row| generator.row(row).iter().map(|x| f64::from(x.abs())).sum::<f64>();
         let enlarged = (0..generator.redundancy()).map(sum).fold(1.0, f64::max);
         !(f64::from(kernels.largest(block)) * enlarged <= LARGEST_F16)
+    }
+}
+
+/// Writes the signs of `numbers`, eight to a byte, the first in the lowest bit: set for a number below zero.
+fn pack(numbers: &[f32], bytes: &mut [u8]) {
+    assert_eq!(bytes.len(), numbers.len().div_ceil(8), "a bit per number");
+    let mut words = [0u64; PORTION / sign::SIGNS];
+    for (numbers, bytes) in numbers.chunks(PORTION).zip(bytes.chunks_mut(PORTION / 8)) {
+        let words = &mut words[..numbers.len().div_ceil(sign::SIGNS)];
+        sign::pack(numbers, words);
+        bytes.copy_from_slice(&bytemuck::cast_slice(words)[..bytes.len()]);
+    }
+}
+
+/// -1 where the bit is set, 1 elsewhere.
+fn unpack(bytes: &[u8], numbers: &mut [f32]) {
+    assert_eq!(bytes.len(), numbers.len().div_ceil(8), "a bit per number");
+    for (byte, numbers) in bytes.iter().zip(numbers.chunks_mut(8)) {
+        for (bit, number) in numbers.iter_mut().enumerate() {
+            // The sign is the highest bit of 1.
+            *number = f32::from_bits(1f32.to_bits() | u32::from(byte >> bit & 1) << 31);
+        }
     }
 }
 
@@ -286,13 +339,13 @@ mod tests {
             let special = [-0.0, 1e-40, -1e-45, 65_504.0, -1.5, f32::MIN_POSITIVE, 1.0 + 2f32.powi(-8), 2f32.powi(-25)];
             let numbers: Vec<f32> = (0..len).map(|at| special[at % 8] * (1.0 + (at / 8) as f32 / 65_536.0)).collect();
             let numbers: Vec<f32> = numbers.into_iter().map(|x| x.clamp(-65_504.0, 65_504.0)).collect();
-            let mut halves = vec![0u16; precision.bytes() * len / 2];
+            let mut halves = vec![0u16; precision.shard_bytes(len) / 2];
             precision.narrow(&numbers, bytemuck::cast_slice_mut(&mut halves));
             let mut wanted = vec![0.0; len];
             precision.widen(bytemuck::cast_slice(&halves), &mut wanted);
             let mut place = numbers.clone();
             assert!(precision.narrow_in_place(bytemuck::cast_slice_mut(&mut place)), "{precision} {len}");
-            let rounded = &bytemuck::cast_slice::<f32, u8>(&place)[..precision.bytes() * len];
+            let rounded = &bytemuck::cast_slice::<f32, u8>(&place)[..precision.shard_bytes(len)];
             assert!(rounded == bytemuck::cast_slice::<u16, u8>(&halves), "{precision} {len}");
             precision.widen_in_place(bytemuck::cast_slice_mut(&mut place));
             let bits = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -301,6 +354,7 @@ mod tests {
                 Precision::F32 => continue,
                 Precision::Bf16 => (f32::from_bits(0x7f7f_7fff), f32::from_bits(0x7f7f_8000)),
                 Precision::F16 => (65_519.996, 65_520.0),
+                Precision::Sign => unreachable!("not among all that say how large"),
             };
             for at in [0, len / 2, len - 1] {
                 for (number, finite) in

@@ -77,7 +77,7 @@ pub enum CalibrateError {
 /// # Errors
 /// If the job checks nothing, cannot be served, or nothing is seen of a group.
 pub fn calibrate(config: &Config, rounds: u64, mut look: impl FnMut(&Daemon)) -> Result<Calibration, CalibrateError> {
-    if config.job.rule == Rule::Mean {
+    if !matches!(config.job.rule, Rule::Solon | Rule::Draco) {
         return Err(CalibrateError::Mean);
     }
     let mut wide = config.clone();

@@ -18,6 +18,7 @@ mod layers;
 mod nearest;
 mod problem;
 mod render;
+mod rule;
 mod value;
 
 pub use command::{Loaded, Refusal, Request, command, load};
@@ -26,9 +27,9 @@ pub use render::{example_config, settings_markdown};
 
 use crate::code::{Layout, Parameters, Precision, ROWS_MAX};
 use crate::memory::HugePages;
-pub use crate::pipeline::{Begin, StageName as Stage};
+pub use crate::pipeline::{Begin, Robust, StageName as Stage};
 use crate::transport::{Transport, rdma};
-use crate::wire::{CHUNKS_MAX, RELAY_WORKERS_MAX, WORKERS_MAX};
+use crate::wire::{self, CHUNKS_MAX, CREDITS_MAX, RELAY_WORKERS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -68,6 +69,21 @@ impl Config {
     pub fn layout(&self) -> Layout {
         Layout::new(self.job.dimension, self.job.parameters.compression(), self.chunks.width)
     }
+
+    /// Does the rule look at whole gradients before it combines the first chunk?
+    fn surveys(&self) -> bool {
+        self.job.robust.as_ref().is_some_and(|robust| robust.rule.surveys())
+    }
+
+    /// Shards in flight per worker: a rule that surveys holds all of a round beside them.
+    pub fn credits(&self) -> usize {
+        self.memory.credits + if self.surveys() { self.layout().chunks() } else { 0 }
+    }
+
+    /// How long to wait for more shards. A rule that surveys needs the same workers in all chunks: it waits for all that are connected.
+    pub fn linger(&self) -> Duration {
+        if self.surveys() { self.rounds.deadline } else { self.rounds.linger }
+    }
 }
 
 /// What is aggregated.
@@ -77,8 +93,11 @@ pub struct Job {
     pub name: String,
     /// How uploads become an update.
     pub rule: Rule,
-    /// Groups, adversaries, stragglers and compression; with [`Rule::Mean`] one worker per group.
+    /// Groups, adversaries, stragglers and compression, as workers are told: with [`Rule::Mean`] and robust rules each is a group of its own,
+    /// and nothing is corrected.
     pub parameters: Parameters,
+    /// How a robust rule combines them.
+    pub robust: Option<Robust>,
     /// Numbers in the gradient, at least 1.
     pub dimension: usize,
     /// Factor on the sum over groups; finite and not 0.
@@ -221,8 +240,51 @@ pub struct Log {
 pub enum Rule {
     /// Correct liars exactly
     Solon,
-    /// Plain average without any check
+    /// The same with compression 1: replicas that are compared (arXiv 1803.09877)
+    Draco,
+    /// Plain sum without any check
     Mean,
+    /// The middle of each coordinate
+    Median,
+    /// Per coordinate the mean without the f least and the f greatest
+    TrimmedMean,
+    /// The gradient that is nearest to most others
+    Krum,
+    /// The mean of the best by Krum's sums
+    MultiKrum,
+    /// Krum, then per coordinate the mean of those nearest to the median
+    Bulyan,
+    /// The point with the least sum of distances
+    GeometricMedian,
+    /// Per coordinate the sign that most have, one bit each way
+    Signum,
+}
+
+impl Rule {
+    /// What workers are told.
+    pub fn on_the_wire(self) -> wire::Rule {
+        match self {
+            Rule::Solon | Rule::Draco => wire::Rule::Solon,
+            Rule::Mean => wire::Rule::Mean,
+            Rule::Median => wire::Rule::Median,
+            Rule::TrimmedMean => wire::Rule::TrimmedMean,
+            Rule::Krum => wire::Rule::Krum,
+            Rule::MultiKrum => wire::Rule::MultiKrum,
+            Rule::Bulyan => wire::Rule::Bulyan,
+            Rule::GeometricMedian => wire::Rule::GeometricMedian,
+            Rule::Signum => wire::Rule::Signum,
+        }
+    }
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::Draco => "draco",
+            Rule::Solon => "solon",
+            Rule::Mean => "mean",
+            other => other.on_the_wire().robust().expect("a robust rule").name(),
+        }
+    }
 }
 
 /// The generator matrix that workers encode with.

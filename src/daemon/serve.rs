@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use super::config::{Admission, Check, Config, PushWay, Rule, Stage as StageName};
+use super::config::{Admission, Check, Config, PushWay, Stage as StageName};
 use super::cores::{claim_near, idle_of, placement, reactors as reactor_map};
 use super::door::{Door, Rulebook, Rules, Ways};
 use super::exit::Exit;
@@ -21,7 +21,7 @@ use crate::pipeline::{self, Bells, Handle, Job, Limits, Pipeline, Pulse, Reactor
 use crate::transport::Transport;
 use crate::transport::rdma::ffi::Api;
 use crate::transport::rdma::{Completions, Fabric, LinkFailure, Needs, NoRdma};
-use crate::wire::{self, Credential, Identity, Plan, RELAY_WORKERS_MAX};
+use crate::wire::{Credential, Identity, Plan, RELAY_WORKERS_MAX};
 
 /// Why the daemon cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -114,10 +114,7 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
     let generator = Generator::new(family, form, parameters.redundancy(), parameters.compression())?;
     let plan = Plan {
         parameters,
-        rule: match config.job.rule {
-            Rule::Solon => wire::Rule::Solon,
-            Rule::Mean => wire::Rule::Mean,
-        },
+        rule: config.job.rule.on_the_wire(),
         family,
         form,
         generator_digest: generator_digest(&generator),
@@ -125,7 +122,7 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         precision: config.job.precision,
         update_precision: config.push.precision,
         window: config.rounds.window as u32,
-        credits: config.memory.credits as u32,
+        credits: config.credits() as u32,
         deadline_ms: config.rounds.deadline.as_millis() as u32,
         tolerance: f64::from(config.verify.tolerance),
         scale: config.job.scale,
@@ -140,13 +137,14 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
             Check::Random => Verify::Random,
             Check::Full => Verify::Full,
         },
-        linger: config.rounds.linger,
+        linger: config.linger(),
         write_deadline: config.listen.write_deadline,
         updates: config.memory.updates,
         secret,
         resume: None,
         relay: relay_of(config).ok(),
         begin: config.rounds.begin,
+        robust: config.job.robust.clone(),
     })
 }
 
@@ -160,8 +158,9 @@ pub fn relay_of(config: &Config) -> Result<pipeline::Relay, String> {
     let repair = config.push.repair;
     let parameters = &config.job.parameters;
     let (workers, compression) = (parameters.workers(), parameters.compression());
-    let (up, down) = (config.job.precision.bytes(), config.push.precision.bytes());
-    let chunk = down * config.layout().chunk(0).len;
+    // Of eight numbers: there are no fewer bits than that.
+    let (up, down) = (config.job.precision.shard_bytes(8), config.push.precision.shard_bytes(8));
+    let chunk = config.push.precision.shard_bytes(config.layout().chunk(0).len);
     let why = match config.push.way {
         PushWay::Direct => "push.way is direct".into(),
         PushWay::Relay => return Ok(pipeline::Relay { repair, auto: false }),
@@ -268,6 +267,7 @@ impl Daemon {
             updates = %pages[1],
             wide_mib = wide.map(|slab| slab.region().1 >> 20),
             wide = wide.map(|slab| slab.pages().to_string()),
+            survey_mib = job.surveys().then(|| Limits::of(&job.plan, job.updates).survey_bytes(&job) >> 20),
             "memory: all pages touched"
         );
         let mut pipeline = Pipeline::with_slabs(&job, &bells, slabs);

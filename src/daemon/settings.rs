@@ -71,6 +71,8 @@ pub enum Kind {
     Cores,
     /// RDMA devices and ports, as NCCL lists them.
     Devices,
+    /// One number above 0 per worker.
+    Weights,
 }
 
 /// When a change of a setting is applied.
@@ -128,6 +130,7 @@ impl Kind {
             Kind::Path => "a path".into(),
             Kind::Cores => "\"auto\" or an array with one array of stage names per core".into(),
             Kind::Devices => rdma::DeviceList::EXPECTS.into(),
+            Kind::Weights => "an array of numbers above 0, one per worker".into(),
         }
     }
 }
@@ -177,8 +180,11 @@ pub const SETTINGS: &[Setting] = &[
         unit: "",
         applied: Applied::AtStart,
         help: "How the workers' uploads become one update",
-        doc: "\"mean\" believes every worker and is there to compare with: each worker is a group of its own, so \
-              adversaries and stragglers must be 0 and compression 1.",
+        doc: "\"solon\" and \"draco\" need groups of workers that compute the same. With the others each worker computes something else: \
+              groups is then the number of workers, each a group of its own, adversaries those of all that may lie, stragglers those of \
+              all that may be missing, and compression 1. \"mean\" believes every worker, so that adversaries and stragglers must be 0. The \
+              rest guess who is right, and take at most 64 workers; which to choose, and what they cannot do, stands under \"Rules for jobs \
+              without redundancy\".",
     },
     Setting {
         section: "job",
@@ -257,6 +263,18 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         section: "job",
+        key: "weights",
+        kind: Kind::Weights,
+        default: DefaultValue::Unset("[1.0, 1.0, 2.0]"),
+        unit: "samples",
+        applied: Applied::AtStart,
+        help: "Samples behind the gradient of each worker, relative to the others'",
+        doc: "For rules that compare what workers send (median to geometric-median), where workers send sums over different numbers of \
+              samples: update = scale x (sum of weights) x rule(gradient / weight). They are set here, and never heard from workers, or a \
+              liar would weigh what it likes. Not set means all the same.",
+    },
+    Setting {
+        section: "job",
         key: "code",
         kind: Kind::Choice(words::<Generator>),
         default: DefaultValue::Value("\"systematic\""),
@@ -277,7 +295,8 @@ pub const SETTINGS: &[Setting] = &[
               (\"bf16\") or 2.9e-3 (\"f16\") unless it is set, times what `solon plan` calls the condition. \"bf16\" has the \
               range of f32. \"f16\" wants scaled gradients: a chunk with numbers near 65504 makes its round undecodable, and \
               numbers below 6e-5 lose digits, which hides lies of 1.8e-7 / rms of the gradient beside the tolerance: scale until \
-              the root mean square is well above 1e-4. With compression 1 replicas stay equal bit by bit.",
+              the root mean square is well above 1e-4. With compression 1 replicas stay equal bit by bit. \"sign\" is what the rule \
+              signum counts, and its default; no other rule takes it.",
     },
     Setting {
         section: "chunks",
@@ -320,7 +339,8 @@ pub const SETTINGS: &[Setting] = &[
         unit: "ms",
         applied: Applied::AtStart,
         help: "Time to wait for more shards once compression + adversaries of them have arrived",
-        doc: "0 decides at once. As long as deadline_ms waits for every connected worker: then the last bit of a result \
+        doc: "0 decides at once; with robust rules, which want everybody's, the default is deadline_ms, and krum, multi-krum, bulyan and \
+              geometric-median always wait so long. As long as deadline_ms waits for every connected worker: then the last bit of a result \
               does not depend on the order in which shards arrive, and every liar is named. Whoever has kept a chunk waiting for so \
               long is not waited for in the rest of the round, and nobody is once half of deadline_ms is over, so that a worker \
               that hangs costs time and no round.",
@@ -586,7 +606,8 @@ pub const SETTINGS: &[Setting] = &[
         applied: Applied::AtStart,
         help: "Shards that a worker may have in flight",
         doc: "Costs workers x credits x chunks.width x 4 bytes (2 with shards of 16 bits). Enough to cover the network's \
-              round trip: bandwidth x delay / shard size.",
+              round trip: bandwidth x delay / shard size. krum, multi-krum, bulyan and geometric-median look at a whole round before they \
+              combine the first chunk: for them as many as there are chunks are added.",
     },
     Setting {
         section: "memory",

@@ -14,7 +14,7 @@ use super::config::Config;
 use super::history::{Closed, History, Past};
 use super::serve::{Daemon, push_words};
 use crate::code::Rows;
-use crate::pipeline::{Board, Counter, WorkerCount};
+use crate::pipeline::{Board, Counter, Shape, WorkerCount};
 use crate::wire::{RoundOutcome, WorkerSet};
 
 pub use document::{Group, Job, Liar, Round, State, Status, Totals, VERSION, Worker};
@@ -31,7 +31,7 @@ pub struct Fixed {
     rdma: String,
     push: String,
     job: Job,
-    needed: usize,
+    shape: Shape,
 }
 
 /// Why a daemon is not alive, or not ready; both empty if all is well.
@@ -63,31 +63,35 @@ impl Fixed {
             push: push_words(config),
             job: Job {
                 name: config.job.name.clone(),
-                rule: plan.rule.to_string(),
+                rule: config.job.rule.name().into(),
                 workers: parameters.workers(),
                 groups: parameters.groups(),
                 redundancy: parameters.redundancy(),
-                adversaries: parameters.adversaries(),
-                stragglers: parameters.stragglers(),
+                adversaries: daemon.job().shape().adversaries,
+                stragglers: daemon.job().stragglers(),
                 compression: parameters.compression(),
                 dimension: config.job.dimension,
                 chunks: plan.layout.chunks(),
                 deadline_seconds: daemon.job().deadline().as_secs_f64(),
             },
-            needed: parameters.agreement(),
+            shape: daemon.job().shape(),
         }
     }
 
     /// The groups that have too few workers for a round to be decoded, in words.
     pub fn notes(&self, board: &Board) -> Vec<String> {
+        let Shape { words, rows, needed, .. } = self.shape;
+        if words < self.job.groups {
+            // A rule combines all of them.
+            let connected: usize = (0..self.job.groups).map(|group| board.connected(group).count()).sum();
+            let few =
+                || format!("{connected} of {rows} workers are there, and the rule {} needs {needed}", self.job.rule);
+            return (connected < needed).then(few).into_iter().collect();
+        }
         let few = |group: usize| {
             let connected = board.connected(group).count();
-            let Job { redundancy, .. } = self.job;
-            (connected < self.needed).then(|| {
-                format!(
-                    "group {group} has {connected} of {redundancy} workers, and a round is decoded when {} agree",
-                    self.needed
-                )
+            (connected < needed).then(|| {
+                format!("group {group} has {connected} of {rows} workers, and a round is decoded when {needed} agree")
             })
         };
         let mut notes: Vec<String> = (0..self.job.groups).filter_map(few).take(NOTES + 1).collect();
@@ -161,7 +165,9 @@ impl Fixed {
             }
         };
         let workers = (0..self.job.redundancy).map(one).collect();
-        Group { group, connected: connected.count(), needed: self.needed, workers }
+        // Where a rule combines all workers, each is a group of its own.
+        let needed = if self.shape.words < self.job.groups { 1 } else { self.shape.needed };
+        Group { group, connected: connected.count(), needed, workers }
     }
 }
 

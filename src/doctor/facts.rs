@@ -97,6 +97,8 @@ pub struct Needs {
     pub updates: usize,
     /// Bytes of slots in which shards of 16 bits are widened.
     pub wide: usize,
+    /// Bytes of what a rule keeps of all pairs of workers.
+    pub survey: usize,
     /// Bytes that a worker registers, if it comes by RDMA.
     pub at_a_worker: usize,
     /// Descriptors.
@@ -119,6 +121,7 @@ impl Needs {
             shards: limits.shard_bytes(workers),
             updates: limits.update_bytes(),
             wide: limits.wide_bytes(workers, lanes),
+            survey: limits.survey_bytes(&job),
             at_a_worker,
             descriptors: descriptors_needed(workers),
             reactors: system.map.len(),
@@ -126,9 +129,9 @@ impl Needs {
         })
     }
 
-    /// Bytes of all slots.
+    /// Bytes of all slots, and of what is kept beside them and grows with the gradient.
     pub fn slots(&self) -> usize {
-        self.shards + self.updates + self.wide
+        self.shards + self.updates + self.wide + self.survey
     }
 
     /// Bytes that are counted against RLIMIT_MEMLOCK if workers come by RDMA: slots for updates once per worker.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
-use super::{Context, Job, Limits, Progress, Shard, Stage, StageName, ToDecoder, Word};
+use super::{Context, Job, Limits, Progress, Shape, Shard, Stage, StageName, ToDecoder, Word};
 use crate::code::Rows;
 use crate::wire::UndecodableReason;
 
@@ -17,6 +17,7 @@ const SHARDS_PER_STEP: usize = 64;
 /// Gathers shards into words.
 pub struct Assembler {
     job: Arc<Job>,
+    shape: Shape,
     board: Arc<Board>,
     shards: Consumer<Shard>,
     decoders: Vec<Producer<ToDecoder>>,
@@ -75,7 +76,8 @@ impl Assembler {
         decoders: Vec<Producer<ToDecoder>>,
     ) -> Assembler {
         let limits = Limits::of(&job.plan, job.updates);
-        let (groups, chunks) = (job.plan.parameters.groups(), job.plan.layout.chunks());
+        let (shape, chunks) = (job.shape(), job.plan.layout.chunks());
+        let groups = shape.words;
         let first = job.first_round();
         let empty = Entry { round: u64::MAX, arrived: Rows::EMPTY, state: State::Empty };
         let round = || Round {
@@ -86,14 +88,17 @@ impl Assembler {
             // Every word lingers at most once.
             lingering: VecDeque::with_capacity(if job.linger.is_zero() { 0 } else { groups * chunks }),
         };
+        // Every open word is another one, and holds at least one shard.
+        let words = limits.words.min(job.plan.window as usize * groups * chunks);
         Assembler {
             job: job.clone(),
+            shape,
             board,
             shards,
             decoders,
             ledger: vec![empty; limits.history * groups * chunks],
-            open: (0..limits.words).map(|_| None).collect(),
-            unused: (0..limits.words as u32).rev().collect(),
+            open: (0..words).map(|_| None).collect(),
+            unused: (0..words as u32).rev().collect(),
             membership: 0,
             rounds: (0..job.plan.window).map(|_| round()).collect(),
             first,
@@ -110,7 +115,7 @@ impl Assembler {
     }
 
     fn entry(&self, round: u64, group: usize, chunk: usize) -> usize {
-        let (groups, chunks) = (self.job.plan.parameters.groups(), self.job.plan.layout.chunks());
+        let (groups, chunks) = (self.shape.words, self.job.plan.layout.chunks());
         ((round % (2 * self.window())) as usize * groups + group) * chunks + chunk
     }
 
@@ -134,7 +139,7 @@ impl Assembler {
         if closed == self.first {
             return false;
         }
-        let (groups, chunks) = (self.job.plan.parameters.groups(), self.job.plan.layout.chunks());
+        let (groups, chunks) = (self.shape.words, self.job.plan.layout.chunks());
         for round in self.first..closed {
             for group in 0..groups {
                 for chunk in 0..chunks {
@@ -185,7 +190,7 @@ impl Assembler {
             self.board.count(Counter::ShardsStale, 1);
             return;
         }
-        let place = self.job.plan.parameters.place(shard.worker as usize);
+        let place = self.shape.place(shard.worker as usize);
         let at = self.entry(shard.round, place.group, shard.chunk as usize);
         if self.ledger[at].round != shard.round {
             self.ledger[at] = Entry { round: shard.round, arrived: Rows::EMPTY, state: State::Empty };
@@ -208,6 +213,10 @@ impl Assembler {
         match self.ledger[at].state {
             State::Sent => {
                 self.board.count(Counter::ShardsLate, 1);
+                if self.job.robust.is_some() {
+                    // A guess says nothing of who was not part of it.
+                    return;
+                }
                 if planted(Bug::LeakSlot) {
                     std::mem::forget(shard);
                     return;
@@ -216,7 +225,7 @@ impl Assembler {
                 return;
             }
             State::Empty => {
-                let word = self.unused.pop().expect("a word holds at least one shard, and there are as many as shards");
+                let word = self.unused.pop().expect("there are as many as can be open");
                 self.open[word as usize] = Some(Word::new(shard.round, place.group as u32, shard.chunk));
                 self.ledger[at].state = State::Open(word);
             }
@@ -232,7 +241,7 @@ impl Assembler {
     /// cannot start the clock while honest workers still compute. With it runs that of the rounds before: somebody honest is past
     /// them, and it may be that nobody sends for them any more.
     fn begin(&mut self, round: u64, group: usize, row: usize, now: Instant) {
-        let needed = self.job.plan.parameters.adversaries() + 1;
+        let needed = self.shape.adversaries + 1;
         let state = self.round(round);
         state.begun[group].insert(row);
         if state.since.is_none() && state.begun[group].count() >= needed {
@@ -243,7 +252,7 @@ impl Assembler {
     }
 
     fn send_if_ready(&mut self, at: usize, index: u32, now: Instant) {
-        let needed = self.job.plan.parameters.agreement();
+        let needed = self.shape.needed;
         let linger = self.job.linger;
         let Some(word) = &self.open[index as usize] else { return };
         let present = word.present.count();
@@ -333,9 +342,9 @@ impl Assembler {
             return false;
         }
         state.expired = true;
-        let needed = self.job.plan.parameters.agreement();
+        let needed = self.shape.needed;
         let mut starved = false;
-        for group in 0..self.job.plan.parameters.groups() {
+        for group in 0..self.shape.words {
             for chunk in 0..self.job.plan.layout.chunks() {
                 let at = self.entry(round, group, chunk);
                 let Entry { round: known, arrived, state } = self.ledger[at];

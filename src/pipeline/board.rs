@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use crate::code::Rows;
 use crate::wire::{Refusal, Report, Resume, Violation, WORKERS_MAX, WorkerSet};
 
+#[cfg(doc)]
+use super::Shape;
 use super::measured::{Measured, Spans, WorkerCount};
 use super::noise::{Counts, Noise};
 use super::{Begin, Job, StageName};
@@ -148,6 +150,8 @@ struct Tally {
 pub struct Board {
     base: OnceLock<Instant>,
     redundancy: usize,
+    /// Rows of a word: more than a group has workers, where every worker is a group of its own and a rule combines them all.
+    rows: usize,
     first: u64,
     closed: AtomicU64,
     /// Digests of the last two closed rounds, by the parity of their number.
@@ -220,6 +224,7 @@ impl Board {
             begun: AtomicBool::new(!waits),
             base: OnceLock::new(),
             redundancy: parameters.redundancy(),
+            rows: job.shape().rows,
             first: job.first_round(),
             closed: AtomicU64::new(job.first_round()),
             digests: zeros(),
@@ -297,10 +302,14 @@ impl Board {
         Rows::from_bits(self.connected[group].load(Ordering::Relaxed))
     }
 
-    /// Which rows of a group have a session that takes part in `round`.
-    pub(super) fn expected(&self, group: usize, round: u64) -> Rows {
-        let from = |row: usize| self.ready_from[group * self.redundancy + row].load(Ordering::Relaxed);
-        self.connected(group).iter().filter(|row| from(*row) <= round).collect()
+    /// Which rows of a word have a session that takes part in `round`; words are numbered as [`Shape`] has them.
+    pub(super) fn expected(&self, word: usize, round: u64) -> Rows {
+        let there = |row: &usize| {
+            let worker = word * self.rows + row;
+            let bits = Rows::from_bits(self.connected[worker / self.redundancy].load(Ordering::Relaxed));
+            bits.contains(worker % self.redundancy) && self.ready_from[worker].load(Ordering::Relaxed) <= round
+        };
+        (0..self.rows).filter(there).collect()
     }
 
     /// Those whose first join the first round waits for.

@@ -11,25 +11,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::board::{Board, Counter};
-use super::relay;
 use super::ring::{Consumer, Producer};
 use super::sabotage::{Bug, planted};
-use super::{Context, Job, Limits, Progress, Shard, Stage, StageName, ToDecoder, ToPusher, Word, numbers};
+use super::update::Finisher;
+use super::{Context, Job, Limits, Progress, Shard, Stage, StageName, ToDecoder, ToPusher, Word, Work, numbers};
 use crate::code::{Agreement, Chunk, Learn, Rows, Sweep, Task, Undecided, recycle};
 use crate::memory::{Slab, Slot};
-use crate::wire::{HEADER_BYTES, Header, Kind, Rule, UndecodableReason, seal};
+use crate::wire::{HEADER_BYTES, Rule, UndecodableReason};
 use judge::{Judge, Memory};
 
 /// Words and further shards taken in one step.
 const MESSAGES_PER_STEP: usize = 16;
 
 /// Decodes one lane's chunks.
-pub struct Decoder {
+pub struct Exact {
     job: Arc<Job>,
     board: Arc<Board>,
     lanes: usize,
-    /// Key of the chunks' hashes, where updates are relayed.
-    hash_key: Option<[u8; 32]>,
+    finisher: Finisher,
     updates: Slab,
     messages: Consumer<ToDecoder>,
     pusher: Producer<ToPusher>,
@@ -112,29 +111,19 @@ enum State {
     Decided(Memory),
 }
 
-impl Decoder {
-    /// `wide` are slots for the numbers of one shard more than a chunk has, or none where they come as f32.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn new(
-        job: &Arc<Job>,
-        lane: usize,
-        lanes: usize,
-        board: Arc<Board>,
-        updates: Slab,
-        mut wide: Vec<Slot>,
-        messages: Consumer<ToDecoder>,
-        pusher: Producer<ToPusher>,
-    ) -> Decoder {
+impl Exact {
+    pub(super) fn new(job: &Arc<Job>, work: Work) -> Exact {
+        let Work { lane, lanes, board, updates, mut wide, messages, pusher } = work;
         let limits = Limits::of(&job.plan, job.updates);
         let (groups, layout) = (job.plan.parameters.groups(), &job.plan.layout);
         let gather = |_| Gather { round: 0, chunk: 0, words: vec![None; groups], missing: groups, queued: false };
         let judge = Judge::new(job, lane, board.clone(), wide.pop());
         let entries = limits.history * groups * layout.chunks().div_ceil(lanes);
-        Decoder {
+        Exact {
             job: job.clone(),
-            board,
             lanes,
-            hash_key: job.relay.map(|_| relay::hash_key(&job.secret)),
+            finisher: Finisher::new(job, &board),
+            board,
             updates,
             messages,
             pusher,
@@ -426,7 +415,7 @@ impl Decoder {
 
     /// Has the sweep do something with the shards of a chunk, in the order of groups and rows; absent ones are empty.
     fn with_shards<T>(&mut self, index: u32, chunk: &Chunk, work: impl FnOnce(&mut Sweep, &[&[f32]]) -> T) -> T {
-        let Decoder { gathers, held, sweep, job, wide, .. } = self;
+        let Exact { gathers, held, sweep, job, wide, .. } = self;
         let (r, precision) = (job.plan.parameters.redundancy(), job.plan.precision);
         let mut shards = recycle(std::mem::take(&mut self.shards));
         let mut rooms = wide.iter_mut();
@@ -486,30 +475,20 @@ impl Decoder {
         if !decided {
             return spent(&self.board);
         }
-        let precision = self.job.plan.update_precision;
-        if !precision.narrow_in_place(&mut slot[HEADER_BYTES..len]) {
-            // Infinity is not what the workers' gradients add up to.
-            self.discard(index);
-            let now = spent(&self.board);
-            self.fail(round, 0, number, UndecodableReason::TooLarge);
-            return now;
-        }
-        let len = HEADER_BYTES + self.job.plan.update_bytes(chunk.len);
-        let header =
-            Header { job: self.job.number, session: self.job.epoch, round, chunk: number, ..Header::new(Kind::Update) };
-        let checksum = seal(header, &mut slot[..len]);
+        let update = self.finisher.update(round, number, slot);
         self.discard(index);
-        self.board.count(Counter::ChunksDecoded, 1);
-        let key = self.hash_key.filter(|_| self.board.relays());
-        let hash = key.map(|key| *blake3::keyed_hash(&key, &slot[HEADER_BYTES..len]).as_bytes());
         // Before the pusher has it, and may close the round.
         let now = spent(&self.board);
-        self.pusher.push_within_limit(ToPusher::Update { round, chunk: number, checksum, hash, slot, len });
+        match update {
+            Some(update) => self.pusher.push_within_limit(update),
+            // Infinity is not what the workers' gradients add up to.
+            None => self.fail(round, 0, number, UndecodableReason::TooLarge),
+        }
         now
     }
 }
 
-impl Stage for Decoder {
+impl Stage for Exact {
     fn step(&mut self, _context: &Context<'_>) -> Progress {
         let mut busy = false;
         let closed = self.board.closed();

@@ -1,6 +1,7 @@
 //! Every bound of the pipeline, computed from the plan in one place.
 
 use super::Job;
+use super::survey::Survey;
 use crate::code::Precision;
 use crate::memory::Slab;
 use crate::wire::{HEADER_BYTES, Plan, REPORT_BYTES};
@@ -62,7 +63,10 @@ impl Limits {
         Limits {
             credits,
             shard_slot_bytes: HEADER_BYTES + plan.shard_bytes(width),
-            wide_slot_bytes: if plan.precision == Precision::F32 { 0 } else { 4 * width },
+            wide_slot_bytes: match plan.precision {
+                Precision::F32 | Precision::Sign => 0,
+                Precision::Bf16 | Precision::F16 => 4 * width,
+            },
             updates,
             reports,
             update_slot_bytes: HEADER_BYTES + (4 * chunk).max(REPORT_BYTES),
@@ -102,6 +106,15 @@ impl Limits {
         }
     }
 
+    /// Words, further shards and deadlines on their way through one lane. Where a rule combines all workers nothing follows a word, and
+    /// each holds as many shards as it takes.
+    pub(super) fn words_ring_of(&self, job: &Job) -> usize {
+        if job.robust.is_none() {
+            return self.words_ring;
+        }
+        self.shards_ring.div_ceil(job.shape().needed) + 2 * self.window
+    }
+
     /// Words of all workers that the pusher has not heard yet.
     pub fn words_in_flight(&self, workers: usize) -> usize {
         workers * self.said
@@ -123,6 +136,11 @@ impl Limits {
             0 => 0,
             slots => Slab::bytes(lanes, slots, self.wide_slot_bytes).unwrap_or(usize::MAX),
         }
+    }
+
+    /// Bytes of what a rule keeps of every chunk of a round and all pairs of workers, until the last chunk is there; else 0.
+    pub fn survey_bytes(&self, job: &Job) -> usize {
+        if job.surveys() { Survey::bytes(job.shape().rows, job.plan.layout.chunks(), self.history) } else { 0 }
     }
 
     /// Bytes of slots for updates and reports.

@@ -189,17 +189,16 @@ impl Measured {
             ];
             all.into_iter().for_each(|(measure, time)| self.observe(measure, time.as_secs_f64()));
         }
-        if report.outcome == RoundOutcome::Complete && job.plan.rule != Rule::Mean {
+        if report.outcome == RoundOutcome::Complete && job.plan.rule == Rule::Solon {
             self.observe(Measure::Residual, f64::from(report.residual_ratio));
         }
-        let parameters = &job.plan.parameters;
-        let (r, needed) = (parameters.redundancy(), parameters.agreement() as i64);
+        let (shape, groups) = (job.shape(), self.margins.len());
         let failed = |worker: &usize| report.absent.contains(*worker) || report.liars.contains(*worker);
         let mut least = i64::MAX;
-        for (group, kept) in self.margins.iter().enumerate() {
-            let failed = (group * r..(group + 1) * r).filter(failed).count();
-            let margin = r as i64 - failed as i64 - needed;
-            kept.store(margin, Ordering::Relaxed);
+        for (word, kept) in self.margins.chunks(groups / shape.words).enumerate() {
+            let failed = (word * shape.rows..(word + 1) * shape.rows).filter(failed).count();
+            let margin = shape.rows as i64 - failed as i64 - shape.needed as i64;
+            kept.iter().for_each(|kept| kept.store(margin, Ordering::Relaxed));
             least = least.min(margin);
         }
         self.observe(Measure::Margin, least.max(0) as f64);

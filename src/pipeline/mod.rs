@@ -23,11 +23,15 @@ mod reactor;
 mod receiver;
 mod relay;
 mod ring;
+mod robust;
 mod sabotage;
+mod shape;
 mod spread;
 mod stock;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod update;
 mod way;
 
 use std::sync::Arc;
@@ -37,7 +41,6 @@ use crossbeam::queue::ArrayQueue;
 
 pub use assembler::Assembler;
 pub use board::{Board, Counter};
-pub use decoder::Decoder;
 pub use limits::Limits;
 pub use measured::{Distribution, MARGINS, Measure, Measured, RATIOS, SECONDS, WorkerCount};
 pub use noise::Noise;
@@ -45,15 +48,20 @@ pub use pusher::{Pusher, read_journal};
 pub use reactor::{Idle, Pulse, Reactor, ReactorError};
 pub use receiver::Receiver;
 pub(crate) use ring::ring;
+pub use robust::Robust;
 pub(crate) use sabotage::planted;
 pub use sabotage::{Bug, plant};
+pub use shape::Shape;
 pub use stock::{Level, Pool, Ring, Stock};
 
 use crate::code::{Generator, Precision, ROWS_MAX, Rows, Tolerance, Verify};
 use crate::memory::{Bell, ClaimError, HugePages, Slab, Slot};
 use crate::transport::{Disconnect, Inbound, LinkFailure, Outbound};
 use crate::wire::{HEADER_BYTES, Plan, Report, Resume, Said, UndecodableReason};
-use ring::Producer;
+use decoder::Exact;
+use ring::{Consumer, Producer};
+use robust::Combiner;
+use survey::Survey;
 
 /// Everything that is fixed for the life of the daemon's job.
 #[derive(Clone, Debug)]
@@ -84,6 +92,8 @@ pub struct Job {
     pub relay: Option<Relay>,
     /// Who has to be there before the first round of all can begin.
     pub begin: Begin,
+    /// How a rule combines workers that all compute something else; none for a code and for a plain mean.
+    pub robust: Option<Robust>,
 }
 
 /// Who has to be there before a job's first round can begin. The line of each word is its help.
@@ -128,6 +138,21 @@ impl Job {
     /// How far honest shards may be from a code word.
     fn tolerance(&self) -> Tolerance {
         Tolerance::of(self.plan.tolerance, self.plan.precision, &self.plan.parameters)
+    }
+
+    /// Which workers make a word.
+    pub fn shape(&self) -> Shape {
+        Shape::of(&self.plan.parameters, self.robust.as_ref())
+    }
+
+    /// Absent workers that a round goes on without, of each group or of all that a rule combines.
+    pub fn stragglers(&self) -> usize {
+        self.robust.as_ref().map_or(self.plan.parameters.stragglers(), |robust| robust.missing)
+    }
+
+    /// Are all gradients of a round looked at before the first chunk is combined?
+    pub fn surveys(&self) -> bool {
+        self.robust.as_ref().is_some_and(|robust| robust.rule.surveys())
     }
 
     /// The first round that this daemon can close.
@@ -226,6 +251,7 @@ fn numbers<'a>(slot: &'a [u8], width: usize, precision: Precision, room: Option<
             precision.widen(bytes, wide);
             wide
         }
+        Precision::Sign => unreachable!("signs are counted, not added"),
     }
 }
 
@@ -248,6 +274,17 @@ impl Word {
         self.present.insert(row);
         self.shards[row] = Some(slot);
     }
+}
+
+/// What a decoder works with. `wide` are slots for the numbers of one shard more than a chunk has, or none where they come as f32.
+struct Work {
+    lane: usize,
+    lanes: usize,
+    board: Arc<Board>,
+    updates: Slab,
+    wide: Vec<Slot>,
+    messages: Consumer<ToDecoder>,
+    pusher: Producer<ToPusher>,
 }
 
 /// What the assembler sends to a decoder.
@@ -452,6 +489,37 @@ impl Bells {
     }
 }
 
+/// Makes updates of the words of one lane.
+#[allow(clippy::large_enum_variant)]
+pub enum Decoder {
+    #[doc(hidden)]
+    Exact(Exact),
+    #[doc(hidden)]
+    Robust(Combiner),
+}
+
+impl Decoder {
+    fn held(&self) -> usize {
+        match self {
+            Decoder::Exact(decoder) => decoder.held(),
+            Decoder::Robust(decoder) => decoder.held(),
+        }
+    }
+}
+
+impl Stage for Decoder {
+    fn step(&mut self, context: &Context<'_>) -> Progress {
+        match self {
+            Decoder::Exact(decoder) => decoder.step(context),
+            Decoder::Robust(decoder) => decoder.step(context),
+        }
+    }
+
+    fn name(&self) -> StageName {
+        StageName::Decode
+    }
+}
+
 /// The slots of a pipeline.
 pub struct Slabs {
     /// Where shards land: each worker's own.
@@ -520,12 +588,17 @@ impl Pipeline {
         let words = if job.relay.is_some() { limits.words_in_flight(job.plan.parameters.workers()) } else { 0 };
         let (hear, heard) = ring(words, bells.pusher.clone());
         let (mut to_decoders, mut decoders) = (Vec::new(), Vec::new());
+        let survey = job.surveys().then(|| Arc::new(Survey::new(&job, limits.history, bells.decoders.clone())));
         for lane in 0..lanes {
-            let (to_decoder, from_assembler) = ring(limits.words_ring, bells.decoders[lane].clone());
+            let (to_decoder, messages) = ring(limits.words_ring_of(&job), bells.decoders[lane].clone());
             to_decoders.push(to_decoder);
             let (updates, to_pusher) = (updates.clone(), to_pusher.clone());
             let wide = wide.iter().flat_map(|slab| std::iter::from_fn(|| slab.take(lane))).collect();
-            decoders.push(Decoder::new(&job, lane, lanes, board.clone(), updates, wide, from_assembler, to_pusher));
+            let work = Work { lane, lanes, board: board.clone(), updates, wide, messages, pusher: to_pusher };
+            decoders.push(match &job.robust {
+                None => Decoder::Exact(Exact::new(&job, work)),
+                Some(robust) => Decoder::Robust(Combiner::new(&job, robust, survey.clone(), work)),
+            });
         }
         let mut rings = vec![
             (Ring::Inbound, inbound.depth()),

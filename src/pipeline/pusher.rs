@@ -126,7 +126,7 @@ impl Pusher {
         let rounds = vec![Round::NEW; job.plan.window as usize];
         let (job, first) = (job.clone(), job.first_round());
         let limits = Limits::of(&job.plan, job.updates);
-        let (workers, liars) = (peers.len(), job.plan.parameters.groups() * job.plan.parameters.adversaries());
+        let (workers, liars) = (peers.len(), job.shape().words * job.shape().adversaries);
         let relay = job.relay.filter(|_| workers <= RELAY_WORKERS_MAX);
         let relays = relay.map(|it| Relays::new(it, &job.secret, workers, liars, limits.updates, limits.carried));
         let (orders, digests) = match relays {
@@ -134,7 +134,7 @@ impl Pusher {
             None => (Vec::new(), Vec::new()),
         };
         Pusher {
-            credits_at_once: (u64::from(job.plan.credits) / 2).max(1),
+            credits_at_once: credits_at_once(&job),
             board,
             updates,
             admitted: inputs.admitted,
@@ -496,6 +496,14 @@ impl Pusher {
         self.wake_all();
         true
     }
+}
+
+/// How many credits are told at once.
+fn credits_at_once(job: &Job) -> u64 {
+    let credits = u64::from(job.plan.credits);
+    // Where a round's words are all held until the last has come, what is not told yet must not be what the last shard needs.
+    let spare = if job.surveys() { credits - (job.plan.layout.chunks() as u64).min(credits) + 1 } else { u64::MAX };
+    (credits / 2).max(1).min(spare)
 }
 
 /// Bytes of the journal.

@@ -2,6 +2,7 @@
 
 mod linger;
 mod relay;
+mod robust;
 mod rounded;
 
 use std::collections::VecDeque;
@@ -47,6 +48,7 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
         resume: None,
         relay: None,
         begin: Begin::Any,
+        robust: None,
     }
 }
 
@@ -191,7 +193,7 @@ fn every_precision_corrects_liars_and_absentees_and_names_the_liars() {
                 }
                 let board = &cluster.pipeline.handle.board;
                 assert!(s == 0 || board.counted(Counter::Lies) > 0, "{precision} {parameters:?}");
-                let up = 1001usize.div_ceil(c) * precision.bytes();
+                let up = precision.shard_bytes(1001usize.div_ceil(c));
                 let up = (board.counted(Counter::BytesReceived) as usize) < 4 * groups * r * (up + 64 * 200);
                 assert!(up && cluster.pipeline.held() == 0);
             }

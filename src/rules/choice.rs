@@ -1,6 +1,6 @@
 //! What a rule came to: how the rows of any chunk become its update.
 
-use super::columns;
+use super::columns::{self, Scaled};
 use super::kernels::{self, Network};
 use super::sign;
 
@@ -62,9 +62,13 @@ impl Choice {
                     kernels::weighted(&pick(&chosen), &weights, out);
                 }
             }
-            Choice::Middle { rows: chosen, cut, network } => columns::middle(&pick(chosen), network, *cut, out),
+            Choice::Middle { rows: chosen, cut, network } => {
+                let (mut tile, rows) = (columns::tile(chosen.len()), pick(chosen));
+                columns::middle(&mut tile, Scaled { rows: &rows, factors: &[] }, network, *cut, 1.0, out);
+            }
             Choice::NearMedian { rows: chosen, keep, network } => {
-                columns::near_the_median(&pick(chosen), network, *keep, out);
+                let (mut tile, rows) = (columns::tile(chosen.len()), pick(chosen));
+                columns::near_the_median(&mut tile, Scaled { rows: &rows, factors: &[] }, network, *keep, 1.0, out);
             }
             Choice::Sign => sign::majority(rows, out),
         }

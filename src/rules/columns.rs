@@ -5,23 +5,44 @@
 use super::kernels::compiled_for_all;
 
 /// Columns of a tile.
-const COLUMNS: usize = 128;
+pub(super) const COLUMNS: usize = 128;
 
-type Tile = Vec<[f32; COLUMNS]>;
+/// Columns of all rows, each row's side by side.
+pub(super) type Tile = [[f32; COLUMNS]];
+
+/// A tile of so many rows.
+pub(super) fn tile(rows: usize) -> Vec<[f32; COLUMNS]> {
+    vec![[0.0; COLUMNS]; rows]
+}
+
+/// Rows, and what each is multiplied by; no factors at all where they are taken as they are.
+#[derive(Clone, Copy)]
+pub(super) struct Scaled<'a> {
+    pub rows: &'a [&'a [f32]],
+    pub factors: &'a [f32],
+}
 
 compiled_for_all! {
-    /// Per coordinate: sorts the rows' numbers by `network`, then writes the mean of all but the `cut` first and the `cut` last.
-    pub(super) fn middle / middle_avx512 / middle_avx2 = middle_body(rows: &[&[f32]], network: &[(usize, usize)], cut: usize, out: &mut [f32])
+    /// Per coordinate: sorts the rows' numbers by `network`, then writes the mean of all but the `cut` first and the `cut` last, times
+    /// `factor`. The tile has room for all rows.
+    pub(super) fn middle / middle_avx512 / middle_avx2 = middle_body(tile: &mut Tile, rows: Scaled<'_>, network: &[(usize, usize)], cut: usize, factor: f32, out: &mut [f32])
 }
 
 #[inline(always)]
-fn middle_body(rows: &[&[f32]], network: &[(usize, usize)], cut: usize, out: &mut [f32]) {
-    let mut tile: Tile = vec![[0.0; COLUMNS]; rows.len()];
-    let kept = cut..rows.len() - cut;
-    let scale = 1.0 / kept.len() as f32;
+fn middle_body(
+    tile: &mut Tile,
+    rows: Scaled<'_>,
+    network: &[(usize, usize)],
+    cut: usize,
+    factor: f32,
+    out: &mut [f32],
+) {
+    let tile = &mut tile[..rows.rows.len()];
+    let kept = cut..tile.len() - cut;
+    let scale = factor / kept.len() as f32;
     for (at, out) in out.chunks_mut(COLUMNS).enumerate() {
-        load(&mut tile, rows, at * COLUMNS, out.len());
-        sort(&mut tile, network);
+        load(tile, rows, at * COLUMNS, out.len());
+        sort(tile, network);
         let mut sums = [0f32; COLUMNS];
         for row in &tile[kept.clone()] {
             (0..COLUMNS).for_each(|column| sums[column] += row[column]);
@@ -31,19 +52,20 @@ fn middle_body(rows: &[&[f32]], network: &[(usize, usize)], cut: usize, out: &mu
 }
 
 compiled_for_all! {
-    /// Per coordinate: sorts the rows' numbers by `network`, then writes the mean of the `keep` that are nearest to the middle one.
-    pub(super) fn near_the_median / near_avx512 / near_avx2 = near_body(rows: &[&[f32]], network: &[(usize, usize)], keep: usize, out: &mut [f32])
+    /// Per coordinate: sorts the rows' numbers by `network`, then writes the mean of the `keep` that are nearest to the middle one, times
+    /// `factor`. The tile has room for all rows.
+    pub(super) fn near_the_median / near_avx512 / near_avx2 = near_body(tile: &mut Tile, rows: Scaled<'_>, network: &[(usize, usize)], keep: usize, factor: f32, out: &mut [f32])
 }
 
 #[inline(always)]
-fn near_body(rows: &[&[f32]], network: &[(usize, usize)], keep: usize, out: &mut [f32]) {
-    let mut tile: Tile = vec![[0.0; COLUMNS]; rows.len()];
-    let middle = rows.len() / 2;
+fn near_body(tile: &mut Tile, rows: Scaled<'_>, network: &[(usize, usize)], keep: usize, factor: f32, out: &mut [f32]) {
+    let tile = &mut tile[..rows.rows.len()];
+    let middle = tile.len() / 2;
     let first = (middle + 1).saturating_sub(keep);
-    let last = middle.min(rows.len() - keep);
+    let last = middle.min(tile.len() - keep);
     for (at, out) in out.chunks_mut(COLUMNS).enumerate() {
-        load(&mut tile, rows, at * COLUMNS, out.len());
-        sort(&mut tile, network);
+        load(tile, rows, at * COLUMNS, out.len());
+        sort(tile, network);
         // The nearest lie side by side. Starts with the first that can be them, and moves on by one as long as what enters is nearer than
         // what leaves. Only then are they added: a number far off would drown those that were added before it left.
         let mut from = [first as u32; COLUMNS];
@@ -61,17 +83,20 @@ fn near_body(rows: &[&[f32]], network: &[(usize, usize)], keep: usize, out: &mut
                 sums[column] += if kept { numbers[column] } else { 0.0 };
             }
         }
-        out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = sum / keep as f32);
+        out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = factor * (sum / keep as f32));
     }
 }
 
 #[inline(always)]
-fn load(tile: &mut Tile, rows: &[&[f32]], start: usize, columns: usize) {
-    for (tile, row) in tile.iter_mut().zip(rows) {
+fn load(tile: &mut Tile, rows: Scaled<'_>, start: usize, columns: usize) {
+    for (at, (tile, row)) in tile.iter_mut().zip(rows.rows).enumerate() {
         // NaN would stay where it is and leave what is around it unsorted.
         tile.iter_mut()
             .zip(&row[start..start + columns])
             .for_each(|(to, x)| *to = if x.is_nan() { f32::INFINITY } else { *x });
+        if let Some(factor) = rows.factors.get(at) {
+            tile.iter_mut().for_each(|x| *x *= factor);
+        }
         prefetch(row, start + COLUMNS);
     }
 }

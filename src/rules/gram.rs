@@ -182,8 +182,15 @@ impl Gram {
         }
     }
 
-    /// The inner products of rows `i` and `j`.
-    fn product(&self, i: usize, j: usize) -> f64 {
+    /// Forgets all columns.
+    pub fn clear(&mut self) {
+        self.sums.fill(Sums::default());
+        self.products.iter_mut().for_each(|products| products.fill(0.0));
+        self.tiles = 0;
+    }
+
+    /// The inner product of rows `i` and `j`.
+    pub fn product(&self, i: usize, j: usize) -> f64 {
         let (i, j) = (i.min(j), i.max(j));
         let (a, b) = (i / BLOCK, j / BLOCK);
         let blocks = self.rows.div_ceil(BLOCK);

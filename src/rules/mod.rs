@@ -21,10 +21,12 @@ pub mod kernels;
 pub mod reference;
 mod select;
 pub mod sign;
+mod steady;
 #[cfg(test)]
 mod tests;
 
 pub use choice::Choice;
+pub use steady::{ROWS_MAX, Steady};
 
 use std::fmt;
 use std::str::FromStr;

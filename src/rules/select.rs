@@ -5,11 +5,11 @@ use super::kernels::network;
 use super::{Choice, Rule};
 
 /// Rounds of Weiszfeld's iteration at most. It halves the distance to its limit in a few, and stops when it no longer moves.
-const WEISZFELD_TURNS: usize = 200;
+pub(super) const WEISZFELD_TURNS: usize = 200;
 /// No distance counts as less than this part of the median one: a point on which the iteration lands does not take all weight.
-const WEISZFELD_SMOOTH: f64 = 1e-6;
+pub(super) const WEISZFELD_SMOOTH: f64 = 1e-6;
 /// The iteration has ended when no weight moves by more.
-const WEISZFELD_STILL: f64 = 1e-9;
+pub(super) const WEISZFELD_STILL: f64 = 1e-9;
 
 /// What `rule` does with rows of these inner products.
 pub(super) fn choose(rule: Rule, f: usize, weights: &[f64], gram: Option<&Gram>) -> Choice {

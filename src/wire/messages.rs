@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
+
 use super::fingerprint::Fields;
-use super::{CHUNKS_MAX, WORKERS_MAX};
+use super::{CHUNKS_MAX, CREDITS_MAX, WORKERS_MAX};
 use crate::code::{Family, Form, Layout, ParameterError, Parameters, Precision};
+use crate::rules;
 
 /// Little-endian numbers written one after the other into a fixed buffer.
 pub(super) struct Writer<'a> {
@@ -71,14 +74,52 @@ pub enum Rule {
     Solon,
     /// The plain sum of all workers, without any check: for comparison, or where every worker is trusted.
     Mean,
+    /// [`rules::Rule::Median`].
+    Median,
+    /// [`rules::Rule::TrimmedMean`].
+    TrimmedMean,
+    /// [`rules::Rule::Krum`].
+    Krum,
+    /// [`rules::Rule::MultiKrum`].
+    MultiKrum,
+    /// [`rules::Rule::Bulyan`].
+    Bulyan,
+    /// [`rules::Rule::GeometricMedian`].
+    GeometricMedian,
+    /// [`rules::Rule::Signum`], with signs of one bit on the wire.
+    Signum,
 }
 
 impl Rule {
-    fn number(self) -> u8 {
+    /// Every rule. The place of each is its number.
+    pub const ALL: [Rule; 9] = [
+        Rule::Solon,
+        Rule::Mean,
+        Rule::Median,
+        Rule::TrimmedMean,
+        Rule::Krum,
+        Rule::MultiKrum,
+        Rule::Bulyan,
+        Rule::GeometricMedian,
+        Rule::Signum,
+    ];
+
+    /// The rule that guesses which of the workers are right, each of which computes something else; none where a code or nobody says so.
+    pub fn robust(self) -> Option<rules::Rule> {
         match self {
-            Rule::Solon => 0,
-            Rule::Mean => 1,
+            Rule::Solon | Rule::Mean => None,
+            Rule::Median => Some(rules::Rule::Median),
+            Rule::TrimmedMean => Some(rules::Rule::TrimmedMean),
+            Rule::Krum => Some(rules::Rule::Krum),
+            Rule::MultiKrum => Some(rules::Rule::MultiKrum),
+            Rule::Bulyan => Some(rules::Rule::Bulyan),
+            Rule::GeometricMedian => Some(rules::Rule::GeometricMedian),
+            Rule::Signum => Some(rules::Rule::Signum),
         }
+    }
+
+    fn number(self) -> u8 {
+        Rule::ALL.iter().position(|rule| *rule == self).expect("one of all") as u8
     }
 }
 
@@ -87,6 +128,7 @@ impl fmt::Display for Rule {
         f.write_str(match self {
             Rule::Solon => "solon",
             Rule::Mean => "mean",
+            other => other.robust().expect("neither of the two").name(),
         })
     }
 }
@@ -127,17 +169,18 @@ pub(super) const PLAN_BYTES: usize = 72;
 /// Those of them that say nothing.
 const PLAN_RESERVED: usize = 7;
 
-/// The numbers of [`Precision::ALL`], in its order.
+/// The number that stands for a precision.
 fn number_of(precision: Precision) -> u8 {
     match precision {
         Precision::F32 => 0,
         Precision::Bf16 => 1,
         Precision::F16 => 2,
+        Precision::Sign => 3,
     }
 }
 
 fn precision_of(number: u8, what: &'static str) -> Result<Precision, PlanError> {
-    Precision::ALL.into_iter().find(|it| number_of(*it) == number).ok_or(PlanError::Range(what))
+    Precision::value_variants().iter().copied().find(|it| number_of(*it) == number).ok_or(PlanError::Range(what))
 }
 
 /// Why a plan received cannot be followed.
@@ -205,15 +248,11 @@ impl Plan {
         if !(1..=64).contains(&window) {
             return Err(PlanError::Range("window"));
         }
-        if !(1..=65536).contains(&credits) {
+        if !(1..=CREDITS_MAX as u32).contains(&credits) {
             return Err(PlanError::Range("credits"));
         }
         let (tolerance, scale) = (read.f64(), read.f32());
-        let rule = match read.u8() {
-            0 => Rule::Solon,
-            1 => Rule::Mean,
-            _ => return Err(PlanError::Range("rule")),
-        };
+        let rule = *Rule::ALL.get(usize::from(read.u8())).ok_or(PlanError::Range("rule"))?;
         let family = match read.u8() {
             0 => Family::Trigonometric,
             1 => Family::Polynomial,
@@ -260,7 +299,7 @@ impl Plan {
 
     /// Bytes of a chunk of an update of `len` numbers, without its header.
     pub fn update_bytes(&self, len: usize) -> usize {
-        self.update_precision.bytes() * len
+        self.update_precision.shard_bytes(len)
     }
 
     /// BLAKE3 over the plan's bytes: two peers with the same hash follow the same plan.
@@ -420,14 +459,14 @@ mod tests {
         assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
         let other = Plan { scale: 0.25, ..plan };
         assert_ne!(plan.hash(), other.hash());
-        for precision in Precision::ALL {
+        for precision in Precision::value_variants().iter().copied() {
             for plan in [Plan { precision, ..plan }, Plan { update_precision: precision, ..plan }] {
                 assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
             }
         }
         for (at, what) in [(55, "precision of shards"), (64, "precision of updates"), (65, "rest"), (71, "rest")] {
             let mut bytes = plan.to_bytes();
-            bytes[at] = 3;
+            bytes[at] = 4;
             assert_eq!(Plan::from_bytes(&bytes), Err(PlanError::Range(what)), "byte {at}");
         }
     }

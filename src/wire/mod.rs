@@ -36,6 +36,9 @@ pub const HEADER_BYTES: usize = 64;
 /// The most workers a job may have: sets of workers have a fixed size on the wire and in reports.
 pub const WORKERS_MAX: usize = 1024;
 
+/// The most shards that a worker may have in flight.
+pub const CREDITS_MAX: usize = 1 << 16;
+
 /// The most chunks a gradient may be cut into: the daemon keeps a record for each, in every group and round of its history.
 pub const CHUNKS_MAX: usize = 1 << 22;
 

@@ -357,6 +357,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         resume: None,
         relay: None,
         begin: Begin::Any,
+        robust: None,
     }
 }
 

@@ -47,10 +47,10 @@ pub struct Arguments {
     #[arg(long, value_name = "COUNT", default_value_t = PlanInput::new(Size::Groups(1), 1).chunk_width)]
     chunk_width: usize,
     /// How the numbers of shards stand on the wire
-    #[arg(long, value_name = "WORD", default_value = "f32")]
+    #[arg(long, value_name = "WORD", default_value = "f32", value_parser = Precision::coded())]
     precision: Precision,
     /// How the numbers of updates stand on the wire
-    #[arg(long, value_name = "WORD", default_value = "f32")]
+    #[arg(long, value_name = "WORD", default_value = "f32", value_parser = Precision::coded())]
     update_precision: Precision,
     /// How long a chunk with enough shards waits for the rest: milliseconds, or "all" for every connected worker; 0 is solond's default
     #[arg(long, value_name = "MS", default_value = "all")]

@@ -42,10 +42,10 @@ pub struct Arguments {
     #[arg(long, default_value_t = 2, value_name = "N")]
     compression: usize,
     /// How the numbers of uploads stand on the wire, with Solon
-    #[arg(long, default_value = "f32", value_name = "WORD")]
+    #[arg(long, default_value = "f32", value_name = "WORD", value_parser = Precision::coded())]
     precision: Precision,
     /// How the numbers of updates stand on the wire, with Solon
-    #[arg(long, default_value = "f32", value_name = "WORD")]
+    #[arg(long, default_value = "f32", value_name = "WORD", value_parser = Precision::coded())]
     update_precision: Precision,
     /// Kill so many honest workers per group in the middle of the run with Solon
     #[arg(long, num_args = 0..=1, default_value_t = 0, default_missing_value = "1")]

@@ -4,9 +4,11 @@ use std::io::{self, Write};
 
 use clap::Args;
 use solon::code::Precision;
+use solon::daemon::config::Rule;
 use solon::daemon::exit::Exit;
 use solon::plan::{
-    BytesPerSecond, PlanInput, Seconds, Size, is_slow, last_level_cache, parse_count, plan, suggested_width,
+    BytesPerSecond, PlanInput, Seconds, Size, UncodedInput, is_slow, last_level_cache, parse_count, plan, plan_uncoded,
+    suggested_width,
 };
 
 use super::Failure;
@@ -29,11 +31,15 @@ pub struct Arguments {
     /// Factor by which uploads shrink
     #[arg(long, value_name = "FACTOR", default_value_t = usual().compression)]
     compression: usize,
+    /// The rule; all but solon and draco are for workers that compute nothing twice: then --workers is their number, and adversaries
+    /// and stragglers are counted among all of them
+    #[arg(long, value_name = "WORD", default_value = "solon")]
+    rule: Rule,
     /// How the numbers of uploads stand on the wire
-    #[arg(long, value_name = "WORD", default_value_t = usual().precision)]
+    #[arg(long, value_name = "WORD", default_value_t = usual().precision, value_parser = Precision::coded())]
     precision: Precision,
     /// How the numbers of updates stand on the wire
-    #[arg(long, value_name = "WORD", default_value_t = usual().update_precision)]
+    #[arg(long, value_name = "WORD", default_value_t = usual().update_precision, value_parser = Precision::coded())]
     update_precision: Precision,
     /// The daemon's link, in each direction: 100Gb/s, 10Gbit, 1.25GB/s
     #[arg(long, value_name = "SPEED", value_parser = BytesPerSecond::parse)]
@@ -82,18 +88,25 @@ fn usual() -> PlanInput {
 
 /// Prints the plan.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let refused = |message: String| Failure { exit: Exit::Configuration, message };
+    if !matches!(arguments.rule, Rule::Solon | Rule::Draco) {
+        let costs = plan_uncoded(&arguments.uncoded()).map_err(refused)?;
+        return print(if arguments.json { json(&costs)? } else { costs.to_string() });
+    }
     let input = arguments.input();
     if is_slow(&input) {
         eprintln!("solon: measuring the conditioning of so large a code takes up to a minute");
     }
-    let report = plan(&input).map_err(|refusal| Failure { exit: Exit::Configuration, message: refusal.to_string() })?;
-    let text = match arguments.json {
-        true => serde_json::to_string_pretty(&report).map_err(|error| Failure {
-            exit: Exit::Software,
-            message: format!("the plan cannot be written: {error}"),
-        })?,
-        false => report.to_string(),
-    };
+    let report = plan(&input).map_err(|refusal| refused(refusal.to_string()))?;
+    print(if arguments.json { json(&report)? } else { report.to_string() })
+}
+
+fn json(report: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(report)
+        .map_err(|error| Failure { exit: Exit::Software, message: format!("the plan cannot be written: {error}") })
+}
+
+fn print(text: String) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{text}") {
         // Whoever reads has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -103,19 +116,37 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 impl Arguments {
+    /// The chunks are those of `solond`.
+    fn uncoded(&self) -> UncodedInput {
+        UncodedInput {
+            rule: self.rule,
+            workers: self.size.workers.or(self.size.groups).unwrap_or(1),
+            adversaries: self.adversaries,
+            missing: self.stragglers,
+            dimension: self.dimension,
+            chunk_width: self.chunk_width.unwrap_or(usual().chunk_width),
+        }
+    }
+
+    /// With draco the code that compresses nothing.
+    fn compression(&self) -> usize {
+        if self.rule == Rule::Draco { 1 } else { self.compression }
+    }
+
     fn input(&self) -> PlanInput {
         let size = match (self.size.workers, self.size.groups) {
             (Some(workers), _) => Size::Workers(workers),
             (None, groups) => Size::Groups(groups.unwrap_or(1)),
         };
         let cache = self.cache.map(|mib| (mib as usize) << 20).or_else(last_level_cache);
-        let redundancy = self.compression.saturating_add(2usize.saturating_mul(self.adversaries));
+        let redundancy = self.compression().saturating_add(2usize.saturating_mul(self.adversaries));
         let workers = match size {
             Size::Workers(workers) => workers,
             Size::Groups(groups) => groups.saturating_mul(redundancy.saturating_add(self.stragglers)),
         };
         // Sizes that make no sense are refused by the plan itself.
-        let fits = |cache| suggested_width(workers.min(1 << 20), self.compression.min(1 << 20), self.precision, cache);
+        let fits =
+            |cache| suggested_width(workers.min(1 << 20), self.compression().min(1 << 20), self.precision, cache);
         let width = self.chunk_width.unwrap_or_else(|| cache.map_or(usual().chunk_width, fits));
         PlanInput {
             size,
@@ -123,7 +154,7 @@ impl Arguments {
             dimension: self.dimension,
             adversaries: self.adversaries,
             stragglers: self.stragglers,
-            compression: self.compression,
+            compression: self.compression(),
             precision: self.precision,
             update_precision: self.update_precision,
             link: self.link,
@@ -132,7 +163,7 @@ impl Arguments {
             credits: self.credits,
             updates: self.updates,
             window: self.window,
-            tolerance: self.tolerance.unwrap_or_else(|| PlanInput::usual_tolerance(self.precision, self.compression)),
+            tolerance: self.tolerance.unwrap_or_else(|| PlanInput::usual_tolerance(self.precision, self.compression())),
         }
     }
 }

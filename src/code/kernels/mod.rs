@@ -408,7 +408,7 @@ impl Kernels {
     }
 
     /// The largest absolute value, or NaN if one of the numbers is.
-    pub(super) fn largest(self, numbers: &[f32]) -> f32 {
+    pub(crate) fn largest(self, numbers: &[f32]) -> f32 {
         let mut most = 0;
         // SAFETY: the kind says what the processor has.
         unsafe { self.highest(numbers, &mut most) };

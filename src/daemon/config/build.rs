@@ -9,6 +9,7 @@ use crate::code::PROJECTIONS_MAX;
 /// The configuration; `None` if a value is missing, not allowed, or does not fit to the others, all of which is then in
 /// `problems`.
 pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<Config> {
+    rule::follow(layers);
     follow_precision(layers);
     let layers = &*layers;
     // Each part is built even if another one fails, so that all of them report.
@@ -29,6 +30,21 @@ pub(super) fn build(layers: &mut Layers, problems: &mut Vec<Problem>) -> Option<
                 found: format!("{width}, which cuts the gradient into {chunks} chunks"),
                 expected: format!("at most {CHUNKS_MAX} chunks"),
                 action: format!("set chunks.width = {} or more", job.dimension.div_ceil(CHUNKS_MAX * compression)),
+            });
+            return None;
+        }
+        let surveys = job.robust.as_ref().is_some_and(|robust| robust.rule.surveys());
+        let most = CREDITS_MAX - layers.count("memory.credits").unwrap_or(0);
+        if surveys && chunks > most {
+            problems.push(Problem {
+                place: layers.place_of(&["chunks.width", "job.dimension", "job.rule"]),
+                object: "chunks.width".into(),
+                found: format!(
+                    "{width}, which cuts the gradient into {chunks} chunks, with {}",
+                    layers.shown("job.rule")
+                ),
+                expected: format!("at most {most} chunks, as the rule holds all of a round"),
+                action: format!("set chunks.width = {} or more", job.dimension.div_ceil(most)),
             });
             return None;
         }
@@ -97,27 +113,8 @@ fn job(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Job> {
     let adversaries = layers.count("job.adversaries")?;
     let stragglers = layers.count("job.stragglers")?;
     let compression = layers.count("job.compression")?;
-    let before = problems.len();
-    if rule == Rule::Mean {
-        for (name, value, only) in [
-            ("job.adversaries", adversaries, 0),
-            ("job.stragglers", stragglers, 0),
-            ("job.compression", compression, 1),
-        ] {
-            if value != only {
-                problems.push(Problem {
-                    place: layers.place_of(&[name, "job.rule"]),
-                    object: name.into(),
-                    found: format!("{} with {}", layers.shown(name), layers.shown("job.rule")),
-                    expected: format!("{only}, as a mean corrects and compresses nothing"),
-                    action: format!("set {name} = {only}, or job.rule = \"solon\""),
-                });
-            }
-        }
-    }
-    if problems.len() > before {
-        return None;
-    }
+    let robust = rule::check(layers, rule, problems)?;
+    let (adversaries, stragglers) = if robust.is_some() { (0, 0) } else { (adversaries, stragglers) };
     let Ok(parameters) = Parameters::new(groups, adversaries, stragglers, compression) else {
         let names = ["job.compression", "job.adversaries", "job.stragglers"];
         let shown: Vec<String> = names.iter().map(|name| layers.shown(name)).collect();
@@ -149,6 +146,7 @@ fn job(layers: &Layers, problems: &mut Vec<Problem>) -> Option<Job> {
         name: layers.text("job.name")?,
         rule,
         parameters,
+        robust,
         dimension: layers.count("job.dimension")?,
         scale: layers.real("job.scale")?,
         code: layers.choice("job.code")?,
@@ -315,42 +313,42 @@ fn rdma(layers: &Layers) -> Option<rdma::Options> {
 /// Values by name and type. All are `None` for a value that is missing or was not allowed, which is then already among
 /// the problems; and for a name or type that the table does not have, which a test excludes.
 impl Layers {
-    fn value(&self, name: &str) -> Option<&Value> {
+    pub(super) fn value(&self, name: &str) -> Option<&Value> {
         self.entry(name)?.value.as_ref()
     }
 
-    fn count(&self, name: &str) -> Option<usize> {
+    pub(super) fn count(&self, name: &str) -> Option<usize> {
         if let Value::Integer(number) = self.value(name)? { usize::try_from(*number).ok() } else { None }
     }
 
-    fn optional_count(&self, name: &str) -> Option<Option<usize>> {
+    pub(super) fn optional_count(&self, name: &str) -> Option<Option<usize>> {
         match self.value(name)? {
             Value::Unset => Some(None),
             _ => self.count(name).map(Some),
         }
     }
 
-    fn duration(&self, name: &str) -> Option<Duration> {
+    pub(super) fn duration(&self, name: &str) -> Option<Duration> {
         if let Value::Integer(number) = self.value(name)? { Some(Duration::from_millis(*number)) } else { None }
     }
 
-    fn real(&self, name: &str) -> Option<f32> {
+    pub(super) fn real(&self, name: &str) -> Option<f32> {
         if let Value::Real(number) = self.value(name)? { Some(*number) } else { None }
     }
 
-    fn switch(&self, name: &str) -> Option<bool> {
+    pub(super) fn switch(&self, name: &str) -> Option<bool> {
         if let Value::Switch(on) = self.value(name)? { Some(*on) } else { None }
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         if let Value::Text(text) = self.value(name)? { Some(text.clone()) } else { None }
     }
 
-    fn choice<T: ValueEnum>(&self, name: &str) -> Option<T> {
+    pub(super) fn choice<T: ValueEnum>(&self, name: &str) -> Option<T> {
         T::from_str(&self.text(name)?, false).ok()
     }
 
-    fn map(&self, name: &str) -> Option<CoreMap> {
+    pub(super) fn map(&self, name: &str) -> Option<CoreMap> {
         if let Value::Cores(map) = self.value(name)? { Some(map.clone()) } else { None }
     }
 
@@ -363,7 +361,7 @@ impl Layers {
     }
 
     /// `name = value (where it comes from)`, for messages.
-    fn shown(&self, name: &str) -> String {
+    pub(super) fn shown(&self, name: &str) -> String {
         let entry = self.entry(name);
         let value = entry.and_then(|entry| super::value::to_toml(entry.value.as_ref()?));
         let place = entry.map_or(Place::Default, |entry| entry.place.clone());
@@ -371,7 +369,7 @@ impl Layers {
     }
 
     /// The place of whichever of the settings was set last.
-    fn place_of(&self, names: &[&str]) -> Place {
+    pub(super) fn place_of(&self, names: &[&str]) -> Place {
         let places = names.iter().filter_map(|name| self.entry(name)).map(|entry: &Entry| entry.place.clone());
         places.max().unwrap_or(Place::Default)
     }

@@ -214,7 +214,7 @@ static SPELLINGS: LazyLock<Vec<Spelling>> = LazyLock::new(|| {
             Kind::Address => "IP:PORT".into(),
             Kind::Path => "PATH".into(),
             Kind::Cores => "CORES".into(),
-            Kind::Devices => "LIST".into(),
+            Kind::Devices | Kind::Weights => "LIST".into(),
         },
     };
     SETTINGS.iter().map(spell).collect()

@@ -114,10 +114,14 @@ pub(super) fn summary(config: &Config) -> String {
     let parameters = &config.job.parameters;
     let (workers, groups, redundancy) = (parameters.workers(), parameters.groups(), parameters.redundancy());
     let corrects = match config.job.rule {
-        Rule::Solon => {
+        Rule::Solon | Rule::Draco => {
             format!("corrects {} liars and {} stragglers per group", parameters.adversaries(), parameters.stragglers())
         }
         Rule::Mean => "a plain mean that corrects nothing".into(),
+        rule => {
+            let robust = config.job.robust.as_ref().map_or((0, 0), |robust| (robust.adversaries, robust.missing));
+            format!("{} against {} liars, {} may be missing", rule.name(), robust.0, robust.1)
+        }
     };
     format!(
         "the configuration is right: job {:?}, {workers} workers in {groups} groups of {redundancy}, {corrects}; {} numbers \

@@ -124,6 +124,7 @@ fn other(setting: &Setting) -> (&'static str, &'static str) {
         "job.workers" => ("12", ""),
         "job.dimension" => ("77", ""),
         "job.scale" => ("-0.25", ""),
+        "job.weights" => ("[1.0, 2.0, 0.1]", "job.rule = \"median\"\njob.groups = 3\njob.adversaries = 1\n"),
         "job.code" => ("\"dense\"", ""),
         "job.precision" | "push.precision" => ("\"bf16\"", ""),
         "chunks.width" | "memory.updates" | "listen.connections_per_second" => ("100", ""),
@@ -322,13 +323,34 @@ fn wrong_worker_counts_name_the_counts_that_work() {
 
 #[test]
 fn a_mean_must_be_asked_to_correct_nothing() {
-    let found = problems("[job]\ndimension = 1\nadversaries = 1\nrule = \"mean\"\nstragglers = 0\n", &[], &[]);
+    let file = "[job]\ndimension = 1\nadversaries = 1\nrule = \"mean\"\nstragglers = 0\ncompression = 2\n";
+    let found = problems(file, &[], &[]);
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(found[0].object, "job.adversaries");
     assert!(found[0].found.contains("job.rule = \"mean\" (s.toml:4)"), "{}", found[0]);
-    assert!(found[1].found.contains("job.compression = 2 (default)"), "{}", found[1]);
+    assert!(found[1].found.contains("job.compression = 2 (s.toml:6)"), "{}", found[1]);
     let mean = config("[job]\ndimension = 1\nadversaries = 0\ncompression = 1\nrule = \"mean\"\ngroups = 5\n");
     assert_eq!((mean.job.parameters.workers(), mean.job.parameters.redundancy()), (5, 1));
+    assert_eq!(config("[job]\ndimension = 1\nrule = \"mean\"\ngroups = 5\n"), mean, "nor need it be");
+}
+
+#[test]
+fn settings_follow_a_robust_rule_unless_they_are_set() {
+    let of = |rest: &str| config(&format!("[job]\ndimension = 100\ngroups = 11\nadversaries = 2\n{rest}"));
+    let median = of("rule = \"median\"\nstragglers = 1\n");
+    assert_eq!((median.job.parameters.groups(), median.job.parameters.redundancy()), (11, 1));
+    let robust = median.job.robust.as_ref().unwrap();
+    assert_eq!((robust.adversaries, robust.missing, &robust.weights), (2, 1, &vec![1.0; 11]));
+    assert_eq!((median.linger(), median.credits()), (median.rounds.deadline, 8));
+    assert!(of("rule = \"median\"\n[rounds]\nlinger_ms = 0\n").linger().is_zero());
+    // Those that survey wait for all that are connected, and hold a round.
+    let krum = of("rule = \"krum\"\n[rounds]\nlinger_ms = 0\n[chunks]\nwidth = 2\n");
+    assert_eq!((krum.linger(), krum.credits(), krum.memory.credits), (krum.rounds.deadline, 58, 8));
+    let signum = of("rule = \"signum\"\n");
+    assert_eq!((signum.job.precision, signum.push.precision), (Precision::Sign, Precision::Sign));
+    assert_eq!(of("rule = \"signum\"\n[push]\nprecision = \"f32\"\n").push.precision, Precision::F32);
+    let draco = of("rule = \"draco\"\n").job;
+    assert_eq!((draco.parameters.compression(), draco.parameters.redundancy(), draco.robust), (1, 5, None));
 }
 
 #[test]
@@ -479,7 +501,8 @@ fn the_example_file_means_the_defaults() {
 fn every_example_in_the_table_is_allowed() {
     for setting in SETTINGS {
         if let DefaultValue::Unset(text) | DefaultValue::Required(text) = setting.default {
-            loaded(&format!("{} = {text}\n#", setting.name()), &[("SOLON_JOB_DIMENSION", "5")], &[]);
+            let companions = other(setting).1;
+            loaded(&format!("{companions}{} = {text}\n#", setting.name()), &[("SOLON_JOB_DIMENSION", "5")], &[]);
         }
     }
 }

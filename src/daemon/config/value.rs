@@ -29,6 +29,8 @@ pub(super) enum Value {
     Cores(CoreMap),
     /// Of [`Kind::Devices`].
     Devices(DeviceList),
+    /// Of [`Kind::Weights`].
+    Weights(Vec<f32>),
     /// Nothing, where that is allowed.
     Unset,
 }
@@ -50,9 +52,13 @@ const CORES_MAX: usize = 256;
 pub(super) fn from_text(setting: &Setting, text: &str) -> toml::Value {
     match setting.kind {
         Kind::Name | Kind::Choice(_) | Kind::Address | Kind::Path | Kind::Devices => text.into(),
-        Kind::Integer { .. } | Kind::OneOf(_) | Kind::Factor | Kind::Fraction | Kind::Switch | Kind::Cores => {
-            text.trim().parse().unwrap_or_else(|_| text.into())
-        }
+        Kind::Integer { .. }
+        | Kind::OneOf(_)
+        | Kind::Factor
+        | Kind::Fraction
+        | Kind::Switch
+        | Kind::Cores
+        | Kind::Weights => text.trim().parse().unwrap_or_else(|_| text.into()),
     }
 }
 
@@ -73,6 +79,7 @@ pub(super) fn read(setting: &Setting, raw: &toml::Value) -> Result<Value, Vec<Mi
         Kind::Path => raw.as_str().filter(|t| !t.is_empty()).map(|text| Value::Path(text.into())).ok_or(None),
         Kind::Cores => return cores(setting, raw).map(Value::Cores),
         Kind::Devices => devices(raw),
+        Kind::Weights => weights(raw),
     };
     one.map_err(|action| {
         let action = action.or_else(|| quotes(setting, raw)).unwrap_or_else(|| in_the_file(setting));
@@ -102,6 +109,7 @@ pub(super) fn to_toml(value: &Value) -> Option<String> {
             cores.iter().map(core).collect::<toml::Array>().to_string()
         }
         Value::Devices(list) => text(&list.to_string()),
+        Value::Weights(weights) => weights.iter().map(|weight| f64::from(*weight)).collect::<toml::Array>().to_string(),
         Value::Unset => return None,
     })
 }
@@ -169,6 +177,15 @@ fn one_of(raw: &toml::Value, numbers: &[u64]) -> Checked {
 fn devices(raw: &toml::Value) -> Checked {
     let list = raw.as_str().ok_or(None)?.parse::<DeviceList>();
     list.map(Value::Devices).map_err(|error| Some(format!("correct {}", error.found)))
+}
+
+fn weights(raw: &toml::Value) -> Checked {
+    let list = raw.as_array().filter(|list| !list.is_empty()).ok_or(None)?;
+    let weight = |raw: &toml::Value| match real(raw, |weight| weight > 0.0) {
+        Ok(Value::Real(weight)) => Some(weight),
+        _ => None,
+    };
+    list.iter().map(weight).collect::<Option<_>>().map(Value::Weights).ok_or(None)
 }
 
 fn real(raw: &toml::Value, fits: fn(f32) -> bool) -> Checked {

@@ -9,7 +9,6 @@ use crate::daemon::config::{Config, PushWay};
 use crate::daemon::serve::{Daemon, Seat, relay_of};
 use crate::pipeline::{Board, Counter, Distribution, Handle, Job, Measure, Pulse, Stock, WorkerCount};
 use crate::transport::rdma::Completions;
-use crate::wire::Rule;
 
 /// What part of a group's words [`Sources::noise`] is of.
 const MOST: f64 = 0.99;
@@ -28,10 +27,6 @@ pub struct Sources {
 impl Sources {
     /// The sources of a daemon that was started with this configuration.
     pub fn new(config: &Config, daemon: &Daemon) -> Sources {
-        let rule = match daemon.job().plan.rule {
-            Rule::Solon => "solon",
-            Rule::Mean => "mean",
-        };
         let push = match (relay_of(config).is_ok(), config.push.way) {
             (false, _) | (_, PushWay::Direct) => "direct",
             (true, PushWay::Relay) => "relay",
@@ -39,7 +34,7 @@ impl Sources {
         };
         let words = [
             config.job.name.clone(),
-            rule.into(),
+            config.job.rule.name().into(),
             config.job.precision.to_string(),
             config.push.precision.to_string(),
             config.listen.transport.to_string(),

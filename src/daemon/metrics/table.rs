@@ -176,7 +176,7 @@ pub const SECTIONS: &[Section] = &[
                 unit: "workers",
                 help: "Liars per group that the code corrects.",
                 doc: "",
-                read: |from, to| to.add(&[], from.parameters().adversaries()),
+                read: |from, to| to.add(&[], from.job.shape().adversaries),
             },
             Metric {
                 name: "solon_job_stragglers",

@@ -22,8 +22,9 @@ pub fn made_up() -> Status {
         deadline_seconds: 10.0,
     };
     let start = Instant::now();
+    let shape = Shape { words: 2, rows: 4, adversaries: 1, needed: 3 };
     let fixed =
-        Fixed { start, address: text("127.0.0.1:7447"), rdma: text("not wanted"), push: text("relay"), job, needed: 3 };
+        Fixed { start, address: text("127.0.0.1:7447"), rdma: text("not wanted"), push: text("relay"), job, shape };
     let mut history = History::new(8);
     for worker in 0..7 {
         history.observe(&Event::Joined { worker, round: 0 }, start);

@@ -217,7 +217,7 @@ fn every_byte_of_the_update_leaves_the_daemon_once_and_every_worker_has_the_same
         let repairs = [Counter::RepairsLate, Counter::RepairsWrong, Counter::RepairsUnasked, Counter::BadCarriers];
         assert_eq!(repairs.map(|counter| mesh.counted(counter)), [0; 4]);
         let chunks = mesh.job.plan.layout.chunks();
-        let update = u64::from(rounds) * (precision.bytes() * D + chunks * HEADER_BYTES) as u64;
+        let update = u64::from(rounds) * (precision.shard_bytes(D) + chunks * HEADER_BYTES) as u64;
         assert_eq!(mesh.counted(Counter::UpdateBytesSent), update, "once");
         assert_eq!(mesh.counted(Counter::UpdateBytesCarried), update * (mesh.workers() as u64 - 1));
         assert!(mesh.bad.is_empty());

@@ -11,6 +11,7 @@ fn round(number: f32, precision: Precision) -> f32 {
         Precision::F32 => number,
         Precision::Bf16 => bf16::from_f32(number).to_f32(),
         Precision::F16 => f16::from_f32_const(number).to_f32_const(),
+        Precision::Sign => unreachable!("not among all that say how large"),
     }
 }
 
@@ -132,7 +133,7 @@ fn rounded_updates_are_those_of_f32_rounded_once_bit_by_bit_for_everybody_in_eve
                 }
             }
             let (workers, chunks) = (parameters.workers(), dimension.div_ceil(c * width));
-            let most = workers * (3 * (precision.bytes() * dimension + HEADER_BYTES * (2 * chunks + 1) + 552) + 640);
+            let most = workers * (3 * (precision.shard_bytes(dimension) + HEADER_BYTES * (2 * chunks + 1) + 552) + 640);
             assert!(sent as usize <= most, "{sent} {most}: shards {shards}, updates {precision}, d {dimension}");
         }
     }

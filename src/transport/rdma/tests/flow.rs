@@ -12,7 +12,7 @@ fn shards_and_updates_arrive_whole_and_every_slot_comes_back() {
         let rig = Rig::new(Shape { sleeps, precision, update_precision, ..usual() });
         let mut session = rig.session();
         // The last chunk is as long as the others.
-        assert_eq!(session.worker.shard, 100 * precision.bytes());
+        assert_eq!(session.worker.shard, precision.shard_bytes(100));
         assert_eq!(carry(&mut session, 0, |_| {}), Ok(()));
         assert!(session.inbound.fell_back.is_empty() && session.worker.fell_back.is_empty());
         let twice = session.worker.landing.got.values().filter(|count| **count > 1).count();
