@@ -85,7 +85,7 @@ impl Liar {
                 Some(honest) => over(gradient, |index| -strength * moments(honest, index).0),
             },
             Attack::Alie => match all {
-                None => self.from_own(gradient, |mean, deviation| mean + strength * deviation),
+                None => self.lie_of_own(gradient, |mean, deviation| mean + strength * deviation),
                 Some(honest) => {
                     let usual = alie_deviations(self.means.workers, self.means.liars).unwrap_or(strength);
                     let deviations = self.means.strength.unwrap_or(usual);
@@ -96,7 +96,7 @@ impl Liar {
                 }
             },
             Attack::MinMax => match all {
-                None => self.from_own(gradient, |mean, deviation| mean - strength * deviation),
+                None => self.lie_of_own(gradient, |mean, deviation| mean - strength * deviation),
                 Some(honest) => {
                     let gamma = self.means.strength.unwrap_or_else(|| min_max_gamma(honest));
                     over(gradient, |index| {
@@ -106,7 +106,7 @@ impl Liar {
                 }
             },
             Attack::Fang => match (all, self.means.strength) {
-                (None, _) => self.from_own(gradient, |mean, deviation| mean - (strength * deviation).copysign(mean)),
+                (None, _) => self.lie_of_own(gradient, |mean, deviation| mean - (strength * deviation).copysign(mean)),
                 (Some(honest), None) => over(gradient, |index| opposite(honest, index)),
                 (Some(honest), Some(strength)) => over(gradient, |index| {
                     let (mean, deviation) = moments(honest, index);
@@ -201,7 +201,7 @@ impl Liar {
     }
 
     /// Replaces every element of its own gradient by a lie of it, taken for the mean, and the deviation.
-    fn from_own(&mut self, gradient: &mut [f32], lie: impl Fn(f32, f32) -> f32) {
+    fn lie_of_own(&mut self, gradient: &mut [f32], lie: impl Fn(f32, f32) -> f32) {
         for (index, value) in gradient.iter_mut().enumerate() {
             let honest = *value;
             match self.last_gradient.get_mut(index) {
