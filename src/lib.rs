@@ -18,6 +18,7 @@
 //! - [`plan`]: what a job would tolerate, cost and take, before it is started.
 //! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
 //! - [`doctor`]: whether machines are fit for a job.
+//! - [`lab`]: experiments with real daemons and workers.
 //! - [`bench`](mod@bench): whole rounds with real processes, against rounds that only move bytes.
 
 pub mod attacks;
@@ -27,6 +28,7 @@ pub mod code;
 pub mod daemon;
 pub mod demo;
 pub mod doctor;
+pub mod lab;
 pub mod memory;
 pub mod pipeline;
 pub mod plan;

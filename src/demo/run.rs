@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
+use rand_core::SeedableRng;
 
 use super::data::{DataError, Split};
 use super::model::{Shape, relative_difference};
@@ -13,7 +13,7 @@ use super::process::{Heard, ProcessError, Processes};
 use super::record::{Leg, LegKind, Report, Setting, Step};
 use super::worker::{Message, WorkerStep};
 use super::{DIGITS, Defaults, FASHION};
-use crate::attacks::Attack;
+use crate::attacks::{Attack, LiePlace, draw};
 use crate::code::{ParameterError, Parameters, Precision};
 use crate::transport::Transport;
 use crate::transport::rdma::DeviceList;
@@ -136,6 +136,14 @@ impl Demo {
             )));
         }
         let parameters = Parameters::new(workers / r, s, e, r_c)?;
+        if options.attack.place() == LiePlace::Time {
+            return Err(DemoError::Options(format!(
+                "each {} liar {}, and the demonstration waits for everybody, to be the same run each time: there would be \
+                 nothing to see; for workers that are missing take --kill",
+                options.attack,
+                options.attack.description()
+            )));
+        }
         let lying = options.liars.unwrap_or(s);
         if lying + options.kill + 1 > r {
             return Err(DemoError::Options(format!(
@@ -472,9 +480,7 @@ fn choose(parameters: &Parameters, lying: usize, killed: usize, seed: u64) -> (V
     for group in 0..parameters.groups() {
         let mut members: Vec<usize> = (group * r..(group + 1) * r).collect();
         for (count, chosen) in [(lying, &mut liars), (killed, &mut dead)] {
-            for _ in 0..count {
-                chosen.push(members.swap_remove(random.next_u32() as usize % members.len()));
-            }
+            chosen.extend(draw(&mut members, count, &mut random));
         }
     }
     liars.sort_unstable();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::data::{DataError, Split};
 use super::model::{Model, Shape};
-use crate::attacks::{Attack, Liar, Means};
+use crate::attacks::{Attack, Knowledge, Liar, Means};
 use crate::client::{ClientError, JoinError, JoinOptions, Tamper, Worker};
 use crate::sampler::{Sampler, SamplerError};
 use crate::transport::Transport;
@@ -185,8 +185,11 @@ pub fn run(args: &WorkerArgs) -> Result<(), WorkerError> {
     let means = Means {
         seed: args.seed,
         worker: args.worker as usize,
+        workers: plan.parameters.workers(),
+        liars: plan.parameters.groups() * plan.parameters.adversaries(),
         redundancy: plan.parameters.redundancy(),
         tolerance: plan.tolerance,
+        strength: None,
     };
     let mut liar = args.attack.map(|attack| Liar::new(attack, &plan.layout, means));
     if let Some(liar) = &liar {
@@ -204,7 +207,7 @@ pub fn run(args: &WorkerArgs) -> Result<(), WorkerError> {
         let report = match &mut liar {
             None => worker.exchange(&mut buffer),
             Some(liar) => {
-                liar.gradient(&mut buffer);
+                liar.gradient(Knowledge::Own, &mut buffer);
                 let mut lie = |round, chunk, shard: &mut [f32]| liar.shard(round, chunk as usize, shard);
                 let tamper: Tamper<'_> = &mut lie;
                 worker.exchange_tampered(&mut buffer, Some(tamper))

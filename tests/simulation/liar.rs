@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use solon::attacks::{self, Attack, Means};
+use solon::attacks::{self, Attack, Knowledge, Means};
 use solon::code::encode;
 use solon::transport::{Connection, Landing};
 use solon::wire::{HEADER_BYTES, Header, Kind, Violation, header_bytes};
@@ -11,7 +11,7 @@ use solon::wire::{HEADER_BYTES, Header, Kind, Violation, header_bytes};
 use crate::algebra;
 use crate::carrier::{Carrier, Reach};
 use crate::dice::Dice;
-use crate::network::{Link, Way};
+use crate::network::{Link, TICK, Way};
 use crate::scenario::{DEADLINE, Role};
 use crate::strategy::{Strategy, Value};
 use crate::world::{Net, View};
@@ -60,8 +60,11 @@ impl Liar {
         let means = Means {
             seed: view.scenario.seed,
             worker,
+            workers: plan.parameters.workers(),
+            liars: plan.parameters.groups() * plan.parameters.adversaries(),
             redundancy: plan.parameters.redundancy(),
             tolerance: plan.tolerance,
+            strength: None,
         };
         let make = |attack: &Attack| attacks::Liar::new(*attack, &plan.layout, means);
         let attacks = match strategy {
@@ -155,11 +158,15 @@ impl Liar {
         if self.strategy == Strategy::HalfThenSilence {
             self.mood = true;
         }
+        if let (Strategy::Value(_), [liar]) = (self.strategy, &self.attacks[..]) {
+            let wait = liar.wait(TICK * DEADLINE as u32).as_nanos() / TICK.as_nanos();
+            self.not_before = self.not_before.max(view.tick + wait as u64);
+        }
         if let Strategy::Value(_) | Strategy::Switching = self.strategy {
             // Some remember gradients.
             let gradient = view.gradients.of(view.closed);
             let group = view.scenario.job.plan.parameters.place(self.worker as usize).group;
-            self.attacks.iter_mut().for_each(|attack| attack.gradient(&mut gradient[group].clone()));
+            self.attacks.iter_mut().for_each(|attack| attack.gradient(Knowledge::Own, &mut gradient[group].clone()));
         }
     }
 
@@ -179,7 +186,7 @@ impl Liar {
         let place = job.plan.parameters.place(self.worker as usize);
         let mut gradient = view.gradients.of(round)[place.group].clone();
         let liar = &mut self.attacks[attack];
-        liar.gradient(&mut gradient);
+        liar.gradient(Knowledge::Own, &mut gradient);
         let part = job.plan.layout.chunk(chunk);
         let mut shard = vec![0.0; part.width];
         encode(&job.generator, liar.row(place.row), &gradient[part.range()], &mut shard);

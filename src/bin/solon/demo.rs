@@ -23,7 +23,8 @@ use crate::Failure;
 /// somebody honest was named.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// How the liars lie: reverse, constant, gaussian, sign-flip, zero, nan, alie, ipm, mimic, replay, bit-flip, collude, threshold
+    /// How the liars lie: reverse, constant, gaussian, sign-flip, zero, nan, alie, ipm, mimic, min-max, fang, replay, bit-flip, multi-bit,
+    /// warp, collude, threshold
     #[arg(long, default_value = "reverse")]
     attack: Attack,
     /// Number of workers [default: two groups]

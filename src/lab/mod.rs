@@ -1,0 +1,3 @@
+//! `solon lab`: experiments with real daemons and workers.
+
+pub mod shared;
