@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo test --release --test breaking table -- --ignored --nocapture
 //! SOLON_BREAK=none,alie=1,fang=1 ...                       # of these attacks, and at these strengths
+//! SOLON_DATA=DIRECTORY ...                                # on images in IDX files instead of the digits
 //! SOLON_BREAK_SETTING=45,5,4,0.05,0.0005,1000 ...          # P, f, samples per worker, rate, signum's rate, steps
 //! ```
 
@@ -32,9 +33,8 @@ const USUAL: Setting = Setting { workers: 15, liars: 3, batch: 4, rate: 0.05, si
 type Lie = (Attack, Option<f32>);
 
 /// Part of the test digits that are right after the training.
-fn accuracy(setting: &Setting, rule: Rule, lie: Option<Lie>, seed: u64) -> f64 {
+fn accuracy(data: &Split, setting: &Setting, rule: Rule, lie: Option<Lie>, seed: u64) -> f64 {
     let &Setting { workers, liars, batch, rate, sign_rate, steps } = setting;
-    let data = Split::digits();
     let shape = Shape::of(&data.train, 64);
     let dimension = shape.dimension();
     let mut model = Model::new(shape, 0.9, seed);
@@ -75,7 +75,8 @@ fn each_rule_that_guesses_learns_without_liars_and_is_broken_by_some_lie_within_
         (Rule::Signum, Attack::Alie, Some(1.0)),
     ] {
         rule.check(USUAL.workers, USUAL.liars).unwrap();
-        let [honest, attacked] = [None, Some((attack, strength))].map(|lie| accuracy(&USUAL, rule, lie, 1));
+        let [honest, attacked] =
+            [None, Some((attack, strength))].map(|lie| accuracy(&Split::digits(), &USUAL, rule, lie, 1));
         println!("{rule} {attack}: {honest:.3} {attacked:.3}");
         assert!(honest > 0.85, "{rule} without liars: {honest}");
         assert!(attacked < honest - 0.25, "{rule} under {attack}: {attacked}, and {honest} without liars");
@@ -86,6 +87,7 @@ fn each_rule_that_guesses_learns_without_liars_and_is_broken_by_some_lie_within_
 #[ignore = "prints a table, for minutes"]
 fn the_table_of_rules_and_attacks() {
     let list = std::env::var("SOLON_BREAK").unwrap_or("none,alie=1,ipm,min-max,fang".into());
+    let data = std::env::var_os("SOLON_DATA").map_or_else(Split::digits, |path| Split::read(path.as_ref()).unwrap());
     let mut setting = USUAL;
     if let Ok(text) = std::env::var("SOLON_BREAK_SETTING") {
         let numbers: Vec<f64> = text.split(',').map(|number| number.parse().expect("a number")).collect();
@@ -107,7 +109,7 @@ fn the_table_of_rules_and_attacks() {
         };
         let lie = (name != "none").then(|| (name.parse().expect("an attack"), strength));
         let cells = Rule::ALL.map(|rule| {
-            let of = |seed| accuracy(&setting, rule, lie, seed);
+            let of = |seed| accuracy(&data, &setting, rule, lie, seed);
             format!("{:.1}", 100.0 * (of(1) + of(2)) / 2.0)
         });
         println!("| {text} | {} |", cells.join(" | "));
