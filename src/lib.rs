@@ -20,6 +20,7 @@
 //! - [`doctor`]: whether machines are fit for a job.
 //! - [`lab`]: experiments with real daemons and workers.
 //! - [`bench`](mod@bench): whole rounds with real processes, against rounds that only move bytes.
+//! - [`lab`]: experiments over rules, attacks and links, described in files.
 
 pub mod attacks;
 pub mod bench;

@@ -1,3 +1,5 @@
-//! `solon lab`: experiments with real daemons and workers.
+//! `solon lab`: experiments described in small files, run with real daemons and workers, and what they took.
+//!
+//! - [`record`]: what is written of a run.
 
-pub mod shared;
+pub mod record;
