@@ -11,7 +11,7 @@
 //! A variant is all settings but the seed, so the runs of a variant differ by chance alone. A run without an outcome was stopped in
 //! the middle, and is run anew; one whose settings are no longer those of the experiment file, too.
 //!
-//! **Time.** All times are of the *reporter*, an honest worker, on the machine's monotonic clock, which daemon and workers share. A step
+//! **Time.** All times are of the *reporter*, an honest worker (who may lie now and then where liars switch), on the machine's monotonic clock, which daemon and workers share. A step
 //! is cut at points that follow each other, so that its *wall* parts add up to it:
 //!
 //! ```text
@@ -133,6 +133,8 @@ pub enum Who {
     Fixed,
     /// Others in each step.
     Switching,
+    /// All of one group: more than any code corrects.
+    WholeGroup,
 }
 
 /// All settings of a run, and how it was run.
@@ -146,9 +148,9 @@ pub struct Manifest {
     pub seed: u64,
     /// What is run.
     pub settings: Settings,
-    /// Workers that lie in some step, in order.
+    /// Workers that lie in the first step, in order: in all of them, if they are fixed.
     pub liars: Vec<usize>,
-    /// The honest worker that all times and accuracies are of.
+    /// The worker that all times and accuracies are of: the first that is honest in the first step.
     pub reporter: usize,
     /// How the link was shaped.
     pub shaping: Shaping,
@@ -170,7 +172,7 @@ pub enum Shaping {
     None,
     /// Network namespaces of daemon and workers, the daemon's interface shaped by the kernel's token bucket in both directions.
     Namespaces,
-    /// Loopback; the daemon paces what it reads and writes by a token bucket of its own.
+    /// Loopback, through a forwarder of the lab that lets bytes through by a token bucket per direction.
     Pacing,
 }
 
