@@ -39,6 +39,8 @@ pub struct Job<'a> {
     pub data: &'a Path,
     /// Where the reporter writes its weights.
     pub weights: &'a Path,
+    /// The file of gradients that workers share.
+    pub shared: &'a Path,
     /// Set when the run is to stop.
     pub stop: &'a AtomicBool,
 }
@@ -85,6 +87,7 @@ impl Job<'_> {
                 seed: self.manifest.seed,
                 settings: settings.clone(),
                 data: self.data.into(),
+                shared: self.shared.into(),
                 weights: (worker == self.manifest.reporter).then(|| self.weights.into()),
             };
             let order = serde_json::to_string(&order).expect("an order has named fields and finite numbers");

@@ -16,12 +16,17 @@ use crate::code::Parameters;
 use crate::plan::{BytesPerSecond, Seconds};
 
 /// Experiments that are part of the program: name and text, in the order in which `solon lab all` runs them.
-pub const BUILT_IN: [(&str, &str); 4] = [
-    ("small", include_str!("../../benches/lab/small.toml")),
+pub const BUILT_IN: [(&str, &str); 6] = [
     ("robustness", include_str!("../../benches/lab/robustness.toml")),
     ("race", include_str!("../../benches/lab/race.toml")),
     ("crossover", include_str!("../../benches/lab/crossover.toml")),
+    ("small-robustness", include_str!("../../benches/lab/small-robustness.toml")),
+    ("small-race", include_str!("../../benches/lab/small-race.toml")),
+    ("small-crossover", include_str!("../../benches/lab/small-crossover.toml")),
 ];
+
+/// What the names of those begin with that need no data and little time: the others in small.
+pub const SMALL: &str = "small-";
 
 /// The rules that code gradients; the others take each worker's gradient as it is.
 const CODED: [&str; 2] = ["solon", "draco"];
@@ -333,8 +338,11 @@ impl File {
         }
         let attack = match attack {
             "none" => None,
-            name => Some(name.parse::<Attack>().map_err(|error| format!("{error}; or none"))?.name().to_owned()),
+            name => Some(name.parse::<Attack>().map_err(|error| format!("{error}; or none"))?),
         };
+        if attack == Some(Attack::Delayed) {
+            return Err("delayed: rounds of the lab wait for everybody, so that a run is the same each time".into());
+        }
         let (workers, s, e) = (runs.workers.unwrap_or(self.workers), runs.adversaries, runs.stragglers);
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(format!("{workers} workers: expected 1 to {WORKERS_MAX}"));
@@ -361,11 +369,15 @@ impl File {
                 "{rule}: {liars} liars: expected 1 to {most}, so that somebody honest is left to look at"
             ));
         }
-        if !self.batch.is_multiple_of(groups) {
+        // Sums over groups need no equal parts; rules that compare workers do.
+        if self.batch < groups || redundancy == 1 && !self.batch.is_multiple_of(groups) {
             return Err(format!(
                 "{rule}: a batch of {} does not divide into {groups} equal parts: expected a multiple of {groups}",
                 self.batch
             ));
+        }
+        if runs.who == Who::WholeGroup && redundancy == 1 {
+            return Err(format!("{rule}: whole groups lie only where there are groups ({})", CODED.join(", ")));
         }
         let special = self.rule.get(rule);
         let special = |pick: fn(&Override) -> Option<f32>| special.and_then(pick);
@@ -391,7 +403,7 @@ impl File {
             stragglers: e,
             compression,
             liars: if attack.is_some() { liars } else { 0 },
-            attack,
+            attack: attack.map(|attack| attack.name().to_owned()),
             who: runs.who,
             link,
             gradient_time,
@@ -510,6 +522,8 @@ workers = 6
     #[test]
     fn experiments_that_are_part_of_the_program_make_sense() {
         for (name, text) in BUILT_IN {
+            let in_small = format!("{SMALL}{name}");
+            assert!(name.starts_with(SMALL) || BUILT_IN.iter().any(|(other, _)| *other == in_small), "{name}");
             let made = Experiment::parse(name, text).unwrap_or_else(|error| panic!("{error}"));
             assert!(made.variants.iter().any(|(_, it)| is_honest_mean(it)), "{name} has nothing to compare with");
         }

@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::attacks;
+
 /// What an experiment is about: for the report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
@@ -93,7 +95,8 @@ pub struct Settings {
     pub workers: usize,
     /// Groups of workers that compute the same; P for uncoded rules.
     pub groups: usize,
-    /// Workers per group, r; 1 for uncoded rules. Each worker computes `redundancy * batch / workers` samples per step.
+    /// Workers per group, r; 1 for uncoded rules. Each worker computes `redundancy * batch / workers` samples per step,
+    /// or one more or less where that is not whole.
     pub redundancy: usize,
     /// Liars that the rule is set up for: per group (s) for coded rules, in all (f) for uncoded ones.
     pub adversaries: usize,
@@ -103,13 +106,14 @@ pub struct Settings {
     pub compression: usize,
     /// How the liars lie, as [`Attack`](crate::attacks::Attack) names it; nobody lies without.
     pub attack: Option<String>,
-    /// Liars: per group for coded rules, in all for uncoded ones.
+    /// Liars in each step: per group for coded rules, in all for uncoded ones.
     pub liars: usize,
     /// Who lies.
     pub who: Who,
     /// The rate that the daemon's link is shaped to in each direction, in bytes per second.
     pub link: Option<f64>,
-    /// Stated emulation: the gradient of one sample takes a worker so many seconds, whatever this machine needs for it.
+    /// Stated emulation: the gradient of one sample takes a worker so many seconds, whatever this machine needs for it. With it or without,
+    /// a gradient that a whole group computes is really computed once, by the group's first worker, and copied by the others.
     pub gradient_time: Option<f64>,
 }
 
@@ -124,7 +128,7 @@ pub enum MomentumAt {
     Worker,
 }
 
-/// Who lies.
+/// Who lies, as [`attacks::Who`] has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Who {
@@ -135,6 +139,21 @@ pub enum Who {
     Switching,
     /// All of one group: more than any code corrects.
     WholeGroup,
+}
+
+impl Settings {
+    /// Who lies in which step; `None` if nobody does. All liars of a job draw from its seed.
+    pub fn liars(&self, seed: u64) -> Option<attacks::Liars> {
+        self.attack.as_ref()?;
+        // Without a code all workers are one group.
+        let groups = if self.redundancy > 1 { self.groups } else { 1 };
+        let who = match self.who {
+            Who::Fixed => attacks::Who::Fixed,
+            Who::Switching => attacks::Who::Switching,
+            Who::WholeGroup => attacks::Who::WholeGroup,
+        };
+        attacks::Liars::new(who, self.workers, groups, self.liars, seed).ok()
+    }
 }
 
 /// All settings of a run, and how it was run.
@@ -199,7 +218,7 @@ pub struct Step {
     pub push_ms: f64,
     /// Wall: applying the update.
     pub apply_ms: f64,
-    /// Busy: really computing the gradient, or fetching it from who has; what else is in `compute_ms` was slept.
+    /// Busy: really computing the gradient, or copying it from who has; what else is in `compute_ms` was slept.
     pub compute_busy_ms: f64,
     /// Busy: this worker encoding, hidden or not.
     pub encode_busy_ms: f64,
@@ -237,7 +256,7 @@ pub struct Outcome {
     pub difference: Option<f64>,
     /// Wall-clock seconds of all steps.
     pub seconds: f64,
-    /// Steps in which the reporter's real computing took longer than its emulated time: then the emulation is not what it says.
+    /// Steps in which some worker's real computing took longer than its emulated time: then the emulation is not what it says.
     pub overruns: u64,
     /// Bytes that all workers sent and received.
     pub bytes: [u64; 2],

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::cluster::{self, Happened};
 use super::experiment::{DataName, Experiment, is_honest_mean};
-use super::liars::liars;
 use super::link::{LinkError, Links};
 use super::record::{self, Manifest, Outcome, RecordError, Run, Settings, Shaping, Step};
+use super::shared::{SharedError, SharedGradients};
 use super::store::Store;
 use super::worker::is_judged;
 use crate::bench::figures::Machine;
@@ -95,6 +95,9 @@ pub enum LabError {
         /// What the operating system says.
         error: io::Error,
     },
+    /// There is no room for gradients that are shared.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// It was told to.
     #[error("stopped; the same command goes on where it stopped")]
     Stopped,
@@ -265,7 +268,7 @@ fn one(
 ) -> Result<Outcome, LabError> {
     let settings = &run.settings;
     let (link, shaping, probed) = links.get(&options.program, settings.link)?;
-    let liars = liars(settings, run.seed, 0);
+    let liars = settings.liars(run.seed).map_or(Vec::new(), |liars| liars.of(0));
     let reporter = (0..settings.workers).find(|worker| !liars.contains(worker)).unwrap_or(0);
     let manifest = Manifest {
         experiment: run.experiment.clone(),
@@ -281,12 +284,14 @@ fn one(
         began: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     };
     let weights = directory.join("weights");
+    let shared = shared(settings, directory)?;
     let job = cluster::Job {
         manifest: &manifest,
         link: &link,
         program: &options.program,
         data: &data.train,
         weights: &weights,
+        shared: shared.path(),
         stop: &options.stop,
     };
     let happened = job.run(&mut |step| watch.stepped(run, step))?;
@@ -318,6 +323,31 @@ fn one(
     }
     run.write(&home)?;
     Ok(run.outcome)
+}
+
+/// A file for the gradients of a run, in memory where there is such a place: it never goes to a disk.
+fn shared(settings: &Settings, directory: &Path) -> Result<Gradients, LabError> {
+    let memory = Path::new("/dev/shm");
+    let home = if memory.is_dir() { memory } else { directory };
+    let path = home.join(format!("solon-lab-{}", std::process::id()));
+    // Of an earlier process of this number.
+    let _ = fs::remove_file(&path);
+    Ok(Gradients(SharedGradients::create(&path, settings.groups, settings.dimension)?))
+}
+
+/// Removed when it is dropped.
+struct Gradients(SharedGradients);
+
+impl Gradients {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Gradients {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.path());
+    }
 }
 
 fn outcome(happened: &Happened, steps: &[Step], probed: Option<[f64; 2]>) -> Outcome {

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::liars::liars;
 use super::record::{MomentumAt, Settings};
+use super::shared::{SharedError, SharedGradients};
 use super::store::Store;
-use crate::attacks::{Attack, Liar, Means};
+use crate::attacks::{Attack, Knowledge, Liar, Liars, Means};
 use crate::client::{ClientError, JoinError, JoinOptions, Tamper, Worker};
 use crate::demo::Model;
 use crate::demo::worker::end_with_parent;
 use crate::sampler::{Sampler, SamplerError};
 use crate::transport::Transport;
 use crate::wire::Report;
+
+/// The longest that a gradient is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The name of the lab's jobs.
 pub const JOB: &str = "lab";
@@ -34,6 +37,8 @@ pub struct Order {
     pub settings: Settings,
     /// The samples to train with, as [`Store`] has them.
     pub data: PathBuf,
+    /// The file of gradients that workers share: a part per group.
+    pub shared: PathBuf,
     /// Where to write the weights of all steps that are judged, one after another. Who has this is the reporter.
     pub weights: Option<PathBuf>,
 }
@@ -106,6 +111,9 @@ pub enum WorkerError {
     /// A file or standard output failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// A gradient did not come from who computes it.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The settings name an attack that does not exist.
     #[error(transparent)]
     Attack(#[from] crate::attacks::UnknownAttack),
@@ -142,7 +150,8 @@ struct Trainer<'a> {
     sampler: Sampler,
     store: Store,
     worker: Worker,
-    liar: Option<Liar>,
+    shared: SharedGradients,
+    liar: Option<(Liar, Liars)>,
     /// Of this worker's gradients, where momentum is kept with the workers.
     velocity: Option<Vec<f32>>,
     buffer: Vec<f32>,
@@ -165,17 +174,22 @@ fn train(order: &Order) -> Result<(), WorkerError> {
     let means = Means {
         seed: order.seed,
         worker: order.worker,
-        redundancy: plan.parameters.redundancy(),
+        workers: settings.workers,
+        liars: settings.liars(order.seed).map_or(0, |liars| liars.most()),
+        redundancy: settings.redundancy,
         tolerance: plan.tolerance,
+        strength: None,
     };
     let attack: Option<Attack> = settings.attack.as_deref().map(str::parse).transpose()?;
+    let liar = attack.map(|attack| Liar::new(attack, &plan.layout, means)).zip(settings.liars(order.seed));
     let mut trainer = Trainer {
         order,
         model,
         sampler,
         store,
         worker,
-        liar: attack.map(|attack| Liar::new(attack, &plan.layout, means)),
+        shared: SharedGradients::open(&order.shared, settings.groups, shape.dimension())?,
+        liar,
         velocity: at_worker.then(|| vec![0.0; shape.dimension()]),
         buffer: vec![0.0; shape.dimension()],
         overruns: 0,
@@ -219,28 +233,18 @@ impl Trainer<'_> {
         let settings = &self.order.settings;
         let (bytes, encoding) = (self.worker.traffic(), self.worker.encoding());
         let began = Instant::now();
-        let group = self.worker.place().group;
-        let samples = self.sampler.part(step, group, settings.groups);
-        let count = samples.len();
-        let data = self.store.take(samples)?;
-        let all: Vec<u32> = (0..count as u32).collect();
-        self.model.gradient_sum(&data, &all, &mut self.buffer);
-        if let Some(velocity) = &mut self.velocity {
-            for (velocity, value) in velocity.iter_mut().zip(&mut self.buffer) {
-                *velocity = settings.momentum * *velocity + *value;
-                *value = *velocity;
-            }
-        }
+        self.compute(step)?;
         let compute_busy = began.elapsed();
         if let Some(per_sample) = settings.gradient_time {
-            let emulated = Duration::from_secs_f64(per_sample * count as f64);
+            let samples = self.sampler.part(step, self.worker.place().group, settings.groups).len();
+            let emulated = Duration::from_secs_f64(per_sample * samples as f64);
             match emulated.checked_sub(compute_busy) {
                 Some(left) => std::thread::sleep(left),
                 None => self.overruns += 1,
             }
         }
         let (compute, sent) = (began.elapsed(), clock());
-        let report = self.exchange(step);
+        let report = self.exchange(step)?;
         let (received, applying) = (clock(), Instant::now());
         let (report, undecodable) = match report {
             Ok(report) => (Some(report), None),
@@ -266,18 +270,65 @@ impl Trainer<'_> {
         })
     }
 
-    fn exchange(&mut self, step: u64) -> Result<Report, ClientError> {
-        let Trainer { order, worker, buffer, liar, .. } = self;
-        let lies = liars(&order.settings, order.seed, step).contains(&order.worker);
-        let row = worker.place().row;
-        let Some(liar) = liar.as_mut().filter(|_| lies) else {
-            worker.set_row(row);
-            return worker.exchange(buffer);
+    /// Fills the buffer with what an honest worker sends: computed by the first of each group, copied by the others.
+    fn compute(&mut self, step: u64) -> Result<(), WorkerError> {
+        let settings = &self.order.settings;
+        let place = self.worker.place();
+        if place.row > 0 {
+            return Ok(self.shared.copy(place.group, step, PATIENCE, &mut self.buffer)?);
+        }
+        let samples = self.sampler.part(step, place.group, settings.groups);
+        let data = self.store.take(samples)?;
+        let all: Vec<u32> = (0..data.len() as u32).collect();
+        self.model.gradient_sum(&data, &all, &mut self.buffer);
+        if let Some(velocity) = &mut self.velocity {
+            for (velocity, value) in velocity.iter_mut().zip(&mut self.buffer) {
+                *velocity = settings.momentum * *velocity + *value;
+                *value = *velocity;
+            }
+        }
+        Ok(self.shared.publish(place.group, step, &self.buffer)?)
+    }
+
+    /// The round's report, or why there is no update.
+    fn exchange(&mut self, step: u64) -> Result<Result<Report, ClientError>, WorkerError> {
+        let row = self.worker.place().row;
+        let among = match &self.liar {
+            Some((_, among)) if among.lies(step, self.order.worker) => *among,
+            _ => {
+                self.worker.set_row(row);
+                return Ok(self.worker.exchange(&mut self.buffer));
+            }
+        };
+        let known = self.know(step, &among)?;
+        let Trainer { worker, buffer, liar: Some((liar, _)), .. } = self else {
+            unreachable!("a liar was found above")
         };
         worker.set_row(liar.row(row));
-        liar.gradient(buffer);
+        let known: Vec<&[f32]> = known.chunks_exact(buffer.len()).collect();
+        liar.gradient(if known.is_empty() { Knowledge::Own } else { Knowledge::All(&known) }, buffer);
         let mut lie = |round, chunk, shard: &mut [f32]| liar.shard(round, chunk as usize, shard);
         let tamper: Tamper<'_> = &mut lie;
-        worker.exchange_tampered(buffer, Some(tamper))
+        Ok(worker.exchange_tampered(buffer, Some(tamper)))
+    }
+
+    /// What a liar looks at before it lies: all honest gradients, one after another; nothing, if its attack has no use for them.
+    fn know(&self, step: u64, among: &Liars) -> Result<Vec<f32>, WorkerError> {
+        use Attack::{Alie, Fang, Ipm, Mimic, MinMax};
+        let attack = self.liar.as_ref().map(|(liar, _)| liar.attack());
+        if !matches!(attack, Some(Alie | Fang | Ipm | Mimic | MinMax)) {
+            return Ok(Vec::new());
+        }
+        let settings = &self.order.settings;
+        let lying = among.of(step);
+        // Under a code the gradient of a group is an honest one, whoever of it lies.
+        let honest = (0..settings.groups).filter(|part| settings.redundancy > 1 || !lying.contains(part));
+        let mut known = Vec::new();
+        for part in honest {
+            let at = known.len();
+            known.resize(at + self.buffer.len(), 0.0);
+            self.shared.copy(part, step, PATIENCE, &mut known[at..])?;
+        }
+        Ok(known)
     }
 }
