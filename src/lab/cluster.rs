@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use super::experiment::is_coded;
 use super::link::Link;
 use super::network::End;
 use super::record::{Manifest, Step};
@@ -132,11 +131,9 @@ impl Job<'_> {
         let mut set = |name: &str, value: String| flags.extend([format!("--{name}"), value]);
         set("job-name", JOB.into());
         set("job-dimension", settings.dimension.to_string());
-        // Updates are means over samples; those of signum are signs.
-        let scale = if settings.rule == "signum" { 1.0 } else { 1.0 / settings.batch as f32 };
-        set("job-scale", scale.to_string());
-        // Draco's repetition code is Solon's with r_c = 1.
-        set("job-rule", if is_coded(&settings.rule) { "solon" } else { &settings.rule }.into());
+        // Updates are means over samples; those of signum are signs, whatever the scale.
+        set("job-scale", (1.0 / settings.batch as f32).to_string());
+        set("job-rule", settings.rule.clone());
         set("job-groups", settings.groups.to_string());
         let adversaries = if settings.rule == "mean" { 0 } else { settings.adversaries };
         set("job-adversaries", adversaries.to_string());

@@ -14,6 +14,7 @@ use super::record::{About, MomentumAt, Picture, Settings, Who, place};
 use crate::attacks::Attack;
 use crate::code::Parameters;
 use crate::plan::{BytesPerSecond, Seconds};
+use crate::rules::Rule;
 
 /// Experiments that are part of the program: name and text, in the order in which `solon lab all` runs them.
 pub const BUILT_IN: [(&str, &str); 6] = [
@@ -358,6 +359,8 @@ impl File {
                 ));
             }
             (workers / r, r)
+        } else if let Err(error) = rule.parse::<Rule>().map_or(Ok(()), |rule| rule.check(workers, s)) {
+            return Err(error.to_string());
         } else if e > 0 {
             return Err(format!("{rule}: stragglers are for rules with a code ({})", CODED.join(", ")));
         } else {
@@ -505,6 +508,8 @@ workers = 6
             ("rules = [\"mean\"]\nworkers = 7\n", "expected a multiple of 7"),
             ("rules = [\"mean\"]\nworkers = 65\n", "expected 1 to 64"),
             ("rules = [\"mean\", \"mean\"]\n", "is run twice"),
+            ("rules = [\"bulyan\"]\nadversaries = 1\n", "P >= 4 f + 3"),
+            ("rules = [\"mean\"]\nwho = \"whole-group\"\n", "where there are groups"),
             ("rules = []\n", "expected some of"),
         ] {
             let text = parse(&format!("[[runs]]\n{runs}")).unwrap_err();
