@@ -131,8 +131,10 @@ impl Job<'_> {
         let mut set = |name: &str, value: String| flags.extend([format!("--{name}"), value]);
         set("job-name", JOB.into());
         set("job-dimension", settings.dimension.to_string());
-        // Updates are means over samples; those of signum are signs, whatever the scale.
-        set("job-scale", (1.0 / settings.batch as f32).to_string());
+        // Updates are means over samples; those of signum are signs, which nothing scales.
+        if settings.rule != "signum" {
+            set("job-scale", (1.0 / settings.batch as f32).to_string());
+        }
         set("job-rule", settings.rule.clone());
         set("job-groups", settings.groups.to_string());
         let adversaries = if settings.rule == "mean" { 0 } else { settings.adversaries };

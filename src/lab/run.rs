@@ -301,7 +301,8 @@ fn one(
     };
     let bytes = read(&weights)?;
     let judged = models(&bytes, settings.dimension);
-    let reference = reference(run, &options.out)?;
+    let reference = if is_honest_mean(settings) { Some(bytes.clone()) } else { reference(run, &options.out)? };
+    let honest = reference.map_or(Vec::new(), |bytes| models(&bytes, settings.dimension));
     let shape = Shape::of(&data.split.train, settings.hidden);
     let scores = score(&judged, shape, &data.split.test);
     let mut steps = happened.steps();
@@ -309,9 +310,7 @@ fn one(
     for (at, (step, score)) in places.zip(&scores).enumerate() {
         step.accuracy = Some(score.accuracy);
         step.loss = Some(score.loss).filter(|loss| loss.is_finite());
-        let honest = reference.as_ref().map(|bytes| models(bytes, settings.dimension));
-        let honest = honest.as_ref().and_then(|honest| honest.get(at));
-        let difference = honest.map(|honest| relative_difference(&judged[at], honest));
+        let difference = honest.get(at).map(|honest| relative_difference(&judged[at], honest));
         step.difference = difference.filter(|difference| difference.is_finite());
     }
     let outcome = outcome(&happened, &steps, probed);
