@@ -72,8 +72,8 @@ fn wall(step: &Step) -> f64 {
 fn parts_of_every_step_add_up_and_the_code_keeps_to_the_honest_curve_under_liars_who_know_everything() {
     let place = Place::new(
         "[[runs]]\nrules = [\"mean\"]\nadversaries = 1\nattacks = [\"none\", \"reverse\"]\n\
-         [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [1, 4]\nattacks = [\"reverse\", \"min-max\"]\n\
-         [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [4]\nattacks = [\"ipm\"]\nwho = \"switching\"\n",
+         [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [1, 4]\nattacks = [\"reverse\", \"ipm\"]\n\
+         [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [4]\nattacks = [\"reverse\"]\nwho = \"switching\"\n",
     );
     place.run(&[]);
     let runs = place.records();
