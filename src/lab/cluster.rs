@@ -121,8 +121,10 @@ impl Job<'_> {
         }
         happened.overruns = done.iter().map(|said| said.overruns).max().unwrap_or(0);
         happened.bytes = [0, 1].map(|way| done.iter().map(|said| said.bytes[way]).sum());
-        happened.listen(&log);
-        Ok(happened)
+        match happened.listen(&log) {
+            0 => Ok(happened),
+            rounds => Err(LabError::Unplaced { rounds }),
+        }
     }
 
     fn daemon(&self) -> Vec<String> {
@@ -190,12 +192,12 @@ impl Job<'_> {
 }
 
 impl Happened {
-    /// Takes from the daemon's log what it says of the rounds.
-    fn listen(&mut self, log: &Receiver<String>) {
+    /// Takes from the daemon's log what it says of the rounds; of how many it says nothing.
+    fn listen(&mut self, log: &Receiver<String>) -> usize {
         let until = Instant::now() + LOG;
         let wanted = self.taken.iter().filter(|taken| taken.undecodable.is_none()).count();
         while self.rounds.len() < wanted {
-            let Ok(line) = log.recv_timeout(until.saturating_duration_since(Instant::now())) else { return };
+            let Ok(line) = log.recv_timeout(until.saturating_duration_since(Instant::now())) else { break };
             let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             let number = |name: &str| entry[name].as_f64();
             let round = || {
@@ -211,6 +213,7 @@ impl Happened {
             };
             self.rounds.extend(round());
         }
+        wanted.saturating_sub(self.rounds.len())
     }
 
     /// The lines of all steps, without what is only known of those that are judged.
@@ -230,7 +233,7 @@ impl Happened {
     }
 }
 
-/// Cuts a step into its parts. Without the daemon's word all of the exchange but encoding counts as wire.
+/// Cuts a step into its parts. Of a round that was not closed all of the exchange but encoding counts as wire.
 fn cut(taken: &Taken, round: Option<&Round>) -> Step {
     let [sent, received] = taken.sending;
     let last = round.map_or(received, |round| round.last_shard.clamp(sent, received));
@@ -317,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_that_the_daemon_did_not_speak_of_is_all_wire() {
+    fn a_round_that_was_not_closed_is_all_wire() {
         near(parts(&cut(&taken(), None)), [20.0, 1.0, 9.0, 0.0, 0.0, 0.0, 2.0]);
     }
 }

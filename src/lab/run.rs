@@ -84,6 +84,14 @@ pub enum LabError {
         /// The one that it is compared with.
         reporter: usize,
     },
+    /// The daemon's log lacks rounds, so that their time cannot be divided.
+    #[error(
+        "solond said nothing of {rounds} rounds: events came faster than it could log them; longer steps are needed to measure them"
+    )]
+    Unplaced {
+        /// How many.
+        rounds: usize,
+    },
     /// There is no link of this rate.
     #[error(transparent)]
     Link(#[from] LinkError),
