@@ -18,8 +18,8 @@
 //! - [`plan`]: what a job would tolerate, cost and take, before it is started.
 //! - [`demo`]: a small training problem, and the table and report that show what a run of it did.
 //! - [`doctor`]: whether machines are fit for a job.
-//! - [`lab`]: experiments with real daemons and workers.
 //! - [`bench`](mod@bench): whole rounds with real processes, against rounds that only move bytes.
+//! - [`lab`]: experiments over rules, attacks and links, described in files.
 
 pub mod attacks;
 pub mod bench;

@@ -5,7 +5,7 @@
 //! window: so a worker that still computes never keeps the daemon from sending.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::{ClientError, JoinError, Lost};
 use super::landing::{Landed, State, Where, places};
@@ -73,6 +73,7 @@ pub struct Session {
     lost: Option<Lost>,
     bytes_sent: u64,
     bytes_received: u64,
+    encoding: Duration,
     /// Where updates are relayed.
     relay: Option<Box<Relay>>,
     short: Buffer,
@@ -130,6 +131,7 @@ impl Session {
             lost: None,
             bytes_sent: 0,
             bytes_received: 0,
+            encoding: Duration::ZERO,
             relay: None,
             short: [0; SHORT_PAYLOAD_MAX],
             carry: None,
@@ -149,6 +151,11 @@ impl Session {
     /// The round that the next submission is for.
     pub fn next_round(&self) -> u64 {
         self.next_round
+    }
+
+    /// For how long gradients were encoded, without sending.
+    pub fn encoding(&self) -> Duration {
+        self.encoding
     }
 
     /// Bytes of frames sent and received in this session.
@@ -238,7 +245,9 @@ impl Session {
                 let chunk = layout.chunk(index);
                 let (precision, len) = (plan.precision, HEADER_BYTES + plan.shard_bytes(chunk.width));
                 let shard = &mut slot[HEADER_BYTES..len];
+                let began = Instant::now();
                 encode_rounded(&self.generator, self.row, &gradient[chunk.range()], precision, shard);
+                self.encoding += began.elapsed();
                 match &mut tamper {
                     None => {}
                     Some(tamper) if precision == Precision::F32 => {

@@ -321,6 +321,11 @@ impl Worker {
         self.shared.driver().session.traffic()
     }
 
+    /// For how long this session has encoded shards, which is while others are on their way.
+    pub fn encoding(&self) -> Duration {
+        self.shared.driver().session.encoding()
+    }
+
     /// How this session's shards and updates travel now, and why. A session that began by RDMA may have gone on by TCP.
     pub fn way(&mut self) -> &Way {
         if let Some(failure) = self.shared.driver().session.fell_back() {

@@ -72,7 +72,7 @@ impl History {
                     past.bad_carrier = true;
                 }
             }
-            Event::Closed { round, ref report, duration } => self.closed(round, report, duration, now),
+            Event::Closed { round, ref report, duration, .. } => self.closed(round, report, duration, now),
             Event::FellBack { .. }
             | Event::Unrelayed { .. }
             | Event::NoLink { .. }
@@ -131,6 +131,7 @@ impl History {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::pipeline::Spent;
     use crate::transport::Disconnect;
     use crate::wire::{RoundOutcome, WorkerSet};
 
@@ -147,7 +148,7 @@ pub(super) mod tests {
             absent: set(absent),
             late: WorkerSet::EMPTY,
         };
-        Event::Closed { round, report, duration: Duration::from_millis(3) }
+        Event::Closed { round, report, duration: Duration::from_millis(3), spent: Spent::nothing(Instant::now()) }
     }
 
     #[test]
@@ -169,9 +170,9 @@ pub(super) mod tests {
     #[test]
     fn a_lie_that_is_found_late_counts_once_and_its_round_is_before() {
         let mut history = History::new(2);
-        let Event::Closed { round, mut report, duration } = closed(7, &[], &[]) else { unreachable!() };
+        let Event::Closed { round, mut report, duration, spent } = closed(7, &[], &[]) else { unreachable!() };
         report.late_liars.insert(1);
-        history.observe(&Event::Closed { round, report, duration }, Instant::now());
+        history.observe(&Event::Closed { round, report, duration, spent }, Instant::now());
         assert_eq!((history.workers()[1].lies, history.workers()[1].last_lie), (1, Some(6)));
         assert_eq!(history.lied_lately(1), 1);
     }

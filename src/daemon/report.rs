@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pipeline::Event;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::pipeline::{Event, Spent};
 use crate::wire::{Report, RoundOutcome, WorkerSet};
 
 /// Lines about one worker in one second.
@@ -100,11 +102,11 @@ impl Reporter {
                     tracing::error!(worker, round, "worker holds another update of this round than was pushed");
                 }
             }
-            Event::Closed { round, ref report, duration } => self.closed(round, report, duration, now),
+            Event::Closed { round, ref report, duration, spent } => self.closed(round, report, duration, spent, now),
         }
     }
 
-    fn closed(&mut self, round: u64, report: &Report, duration: Duration, now: Instant) {
+    fn closed(&mut self, round: u64, report: &Report, duration: Duration, spent: Spent, now: Instant) {
         for worker in report.liars.iter() {
             if self.may_write(worker, now) {
                 tracing::warn!(worker, round, "worker lied: its shard does not fit those of its group");
@@ -124,6 +126,10 @@ impl Reporter {
             RoundOutcome::Complete => tracing::debug!(
                 round,
                 ms,
+                last_shard = machine_seconds(spent.last),
+                closed = machine_seconds(spent.closed),
+                locate_ms = spent.locate.as_secs_f64() * 1e3,
+                decode_ms = spent.decode.as_secs_f64() * 1e3,
                 residual = f64::from(report.residual_ratio),
                 liars = %list(&report.liars),
                 absent = %list(&report.absent),
@@ -139,6 +145,13 @@ impl Reporter {
             ),
         }
     }
+}
+
+/// An instant as seconds of the clock that all processes of the machine share, so that others can place it among their own.
+fn machine_seconds(at: Instant) -> f64 {
+    let (clock, now) = (clock_gettime(ClockId::Monotonic), Instant::now());
+    let seconds = clock.tv_sec as f64 + clock.tv_nsec as f64 * 1e-9;
+    seconds - now.saturating_duration_since(at).as_secs_f64()
 }
 
 /// Indices, for a field of the log.

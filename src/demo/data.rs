@@ -107,6 +107,16 @@ impl Dataset {
         self.classes
     }
 
+    /// All pixels, a row per sample; `brightest` stands for 1.0.
+    pub(crate) fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// What stands for 1.0.
+    pub(crate) fn brightest(&self) -> u8 {
+        self.brightest
+    }
+
     /// The class of sample `index`, `0..classes`.
     pub fn label(&self, index: usize) -> usize {
         usize::from(self.labels[index])

@@ -93,6 +93,15 @@ impl Model {
         Model { shape, velocity: vec![0.0; parameters.len()], parameters, momentum }
     }
 
+    /// A model with these weights and biases, at rest.
+    ///
+    /// # Panics
+    /// If they are not `dimension` many.
+    pub fn with_parameters(shape: Shape, parameters: Vec<f32>) -> Model {
+        assert_eq!(parameters.len(), shape.dimension(), "a model of this shape has another number of parameters");
+        Model { shape, velocity: vec![0.0; parameters.len()], parameters, momentum: 0.0 }
+    }
+
     /// The sizes of the model.
     pub fn shape(&self) -> Shape {
         self.shape

@@ -6,6 +6,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+
 use super::worker::Message;
 
 /// Why processes could not be run.
@@ -47,9 +49,9 @@ pub enum ProcessError {
 
 /// What a process said, or that it said nothing more.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Heard<M = Message> {
     /// A line of a worker's standard output.
-    Said(usize, Message),
+    Said(usize, M),
     /// A line that is no message.
     Unreadable(usize, String),
     /// A worker's standard output ended.
@@ -70,11 +72,11 @@ pub struct Daemon {
 }
 
 /// A daemon and workers, all ended when this is dropped.
-pub struct Processes {
+pub struct Processes<M = Message> {
     daemon: Daemon,
     workers: Vec<Option<WorkerProcess>>,
-    heard: Receiver<Heard>,
-    tell: Sender<Heard>,
+    heard: Receiver<Heard<M>>,
+    tell: Sender<Heard<M>>,
 }
 
 impl Daemon {
@@ -140,9 +142,20 @@ impl Processes {
     /// # Errors
     /// As there.
     pub fn start(program: &Path, daemon_args: &[String]) -> Result<Processes, ProcessError> {
-        let daemon = Daemon::start(program, daemon_args, drop)?;
+        Ok(Processes::with(Daemon::start(program, daemon_args, drop)?))
+    }
+}
+
+impl<M: DeserializeOwned + Send + 'static> Processes<M> {
+    /// A daemon that is ready, and no workers yet, which say `M`s, one as JSON per line.
+    pub fn with(daemon: Daemon) -> Processes<M> {
         let (tell, heard) = mpsc::channel();
-        Ok(Processes { daemon, workers: Vec::new(), heard, tell })
+        Processes { daemon, workers: Vec::new(), heard, tell }
+    }
+
+    /// The daemon's process.
+    pub fn daemon(&mut self) -> &mut Child {
+        self.daemon.child()
     }
 
     /// Where the daemon listens.
@@ -207,7 +220,7 @@ impl Processes {
     ///
     /// # Errors
     /// If nothing is said for `patience`.
-    pub fn hear(&mut self, patience: Duration) -> Result<Heard, ProcessError> {
+    pub fn hear(&mut self, patience: Duration) -> Result<Heard<M>, ProcessError> {
         match self.heard.recv_timeout(patience) {
             Ok(heard) => Ok(heard),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(ProcessError::Silence(patience)),
@@ -223,7 +236,7 @@ impl Processes {
     }
 }
 
-impl Drop for Processes {
+impl<M> Drop for Processes<M> {
     fn drop(&mut self) {
         // First all of them, then wait: they end at the same time.
         self.workers.iter_mut().flatten().for_each(|process| {

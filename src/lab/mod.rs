@@ -1,3 +1,23 @@
-//! `solon lab`: experiments with real daemons and workers.
+//! `solon lab`: experiments described in small files, run with real daemons and workers, and what they took.
+//!
+//! ```text
+//! experiment file ──> variants x seeds ──> run: daemon, link, workers ──> records ──> report
+//! ```
+//!
+//! - [`experiment`]: the files, and what they multiply out to.
+//! - [`run`]: runs what is missing, one run after another. - [`cluster`]: the processes of one run.
+//! - [`worker`]: one worker process. - [`store`]: the samples, as workers read them. - [`shared`]: gradients that they share.
+//! - [`link`]: the daemon's link: [`network`] namespaces shaped by the kernel, or [`pace`], a forwarder.
+//! - [`record`]: what is written of a run. - [`report`]: the page that shows it.
 
+pub mod cluster;
+pub mod experiment;
+pub mod link;
+pub mod network;
+pub mod pace;
+pub mod record;
+pub mod report;
+pub mod run;
 pub mod shared;
+pub mod store;
+pub mod worker;

@@ -404,7 +404,29 @@ pub enum Event {
         report: Report,
         /// From its first shard to its close.
         duration: Duration,
+        /// What of it went into what.
+        spent: Spent,
     },
+}
+
+/// What the time of a closed round went into.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spent {
+    /// When its last shard came, as the receiver's turn has it; of a round without any: when it was closed.
+    pub last: Instant,
+    /// When it was closed: by the clock, not by the turn, which began before what the same reactor decoded in it.
+    pub closed: Instant,
+    /// For how long decoders told who lies, on all their cores together.
+    pub locate: Duration,
+    /// For how long they did everything else.
+    pub decode: Duration,
+}
+
+impl Spent {
+    /// Nothing at all, at this time.
+    pub fn nothing(at: Instant) -> Spent {
+        Spent { last: at, closed: at, locate: Duration::ZERO, decode: Duration::ZERO }
+    }
 }
 
 /// The stages, and the ends by which the rest of the daemon reaches them.

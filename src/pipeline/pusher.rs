@@ -18,7 +18,7 @@ use super::ring::Consumer;
 use super::sabotage::{Bug, planted};
 use super::spread::Spread;
 use super::way::Ways;
-use super::{Admission, Context, Event, Heard, Job, Limits, Progress, Stage, StageName, ToPusher};
+use super::{Admission, Context, Event, Heard, Job, Limits, Progress, Spent, Stage, StageName, ToPusher};
 use crate::memory::{Bell, SharedSlot, Slab};
 use crate::transport::{Outbound, Outgoing};
 use crate::wire::{
@@ -340,6 +340,13 @@ impl Pusher {
         }
         let spans = self.board.spans(number, context.now);
         let duration = spans.round;
+        let waited = spans.round.saturating_sub(spans.receive);
+        let spent = Spent {
+            last: context.now.checked_sub(waited).unwrap_or(context.now),
+            closed: Instant::now(),
+            locate: spans.locate,
+            decode: spans.decode,
+        };
         let counter = if failed.is_none() { Counter::RoundsComplete } else { Counter::RoundsUndecodable };
         self.board.count(counter, 1);
         if let Some((_, _, reason)) = failed {
@@ -368,7 +375,7 @@ impl Pusher {
         seal(header, &mut slot[..HEADER_BYTES + REPORT_BYTES]);
         self.overtake(number, context);
         self.broadcast(number, &slot.freeze(), HEADER_BYTES + REPORT_BYTES, context);
-        self.tell(Event::Closed { round: number, report, duration });
+        self.tell(Event::Closed { round: number, report, duration, spent });
         if failed.is_none() {
             let takers = self.peers.iter().flatten().filter(|peer| peer.from <= number).count();
             self.leaving.closed(number, if takers > 0 { takers / 2 + 1 } else { 0 }, context.now);

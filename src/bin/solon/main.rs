@@ -7,6 +7,7 @@ mod bench;
 mod calibrate;
 mod demo;
 mod doctor;
+mod lab;
 mod pages;
 mod plan;
 mod rdma;
@@ -32,6 +33,7 @@ enum Command {
     Calibrate(calibrate::Arguments),
     Demo(demo::Arguments),
     Doctor(doctor::Arguments),
+    Lab(lab::Arguments),
     Plan(plan::Arguments),
     Rdma(rdma::Arguments),
     Status(status::Arguments),
@@ -39,6 +41,8 @@ enum Command {
     Pages(pages::Arguments),
     #[command(flatten)]
     BenchRole(bench::Role),
+    #[command(flatten)]
+    LabRole(lab::Role),
     /// One worker of the demonstration
     #[command(hide = true)]
     DemoWorker(solon::demo::worker::WorkerArgs),
@@ -65,6 +69,8 @@ fn main() -> ExitCode {
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Lab(arguments) => lab::run(&arguments),
+        Command::LabRole(role) => lab::run_role(&role),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Pages(arguments) => pages::run(&arguments),
         Command::Rdma(arguments) => rdma::run(arguments),

@@ -125,7 +125,7 @@ fn what_is_written_as_json_reads_back_the_same() {
 
 #[test]
 fn a_ratio_that_is_not_finite_is_still_a_number_in_json() {
-    let Event::Closed { round: number, mut report, duration } = closed(0, &[0], &[]) else { unreachable!() };
+    let Event::Closed { round: number, mut report, duration, .. } = closed(0, &[0], &[]) else { unreachable!() };
     for ratio in [f32::INFINITY, f32::NAN] {
         report.received_ratio = ratio;
         let closed = Closed { round: number, report, duration, at: Instant::now() };

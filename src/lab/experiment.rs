@@ -1,0 +1,536 @@
+//! Experiment files: what is to be run, in a few lines of TOML. docs/lab.md lists every key.
+//!
+//! What stands at the top holds for all runs; each `[[runs]]` multiplies out its lists: every rule with every attack, compression, link
+//! and gradient time, over all seeds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+
+use super::record::{About, MomentumAt, Picture, Settings, Who, place};
+use crate::attacks::Attack;
+use crate::code::Parameters;
+use crate::plan::{BytesPerSecond, Seconds};
+use crate::rules::Rule;
+
+/// Experiments that are part of the program: name and text, in the order in which `solon lab all` runs them.
+pub const BUILT_IN: [(&str, &str); 6] = [
+    ("robustness", include_str!("../../benches/lab/robustness.toml")),
+    ("race", include_str!("../../benches/lab/race.toml")),
+    ("crossover", include_str!("../../benches/lab/crossover.toml")),
+    ("small-robustness", include_str!("../../benches/lab/small-robustness.toml")),
+    ("small-race", include_str!("../../benches/lab/small-race.toml")),
+    ("small-crossover", include_str!("../../benches/lab/small-crossover.toml")),
+];
+
+/// What the names of those begin with that need no data and little time: the others in small.
+pub const SMALL: &str = "small-";
+
+/// The rules that code gradients; the others take each worker's gradient as it is.
+const CODED: [&str; 2] = ["solon", "draco"];
+
+/// All rules, as files name them.
+pub const RULES: [&str; 10] =
+    ["solon", "draco", "mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan", "geometric-median", "signum"];
+
+/// The most workers that a lab starts.
+const WORKERS_MAX: usize = 64;
+
+/// An experiment, checked.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    /// What it is about, with all runs.
+    pub about: About,
+    /// The data that it needs.
+    pub data: DataName,
+    /// What is run, without the model's size, which depends on the data: name of the variant, settings. Honest means come first.
+    pub variants: Vec<(String, Settings)>,
+    /// Each variant is run with each of them.
+    pub seeds: Vec<u64>,
+}
+
+/// Which samples are learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataName {
+    /// The digits that are compiled in.
+    Digits,
+    /// Fashion-MNIST, from a directory of IDX files.
+    Fashion,
+}
+
+/// What is wrong with an experiment file.
+#[derive(Debug, thiserror::Error)]
+pub enum ExperimentError {
+    /// There is no such file, nor an experiment of that name.
+    #[error("{name}: neither a file nor one of {}", BUILT_IN.map(|(name, _)| name).join(", "))]
+    Missing {
+        /// What was asked for.
+        name: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read {}: {error}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system says.
+        error: std::io::Error,
+    },
+    /// It is no TOML, or has unknown keys or values.
+    #[error("{name}: {error}")]
+    Syntax {
+        /// The experiment.
+        name: String,
+        /// Where, what, and what is expected.
+        error: Box<toml::de::Error>,
+    },
+    /// Values that do not fit together.
+    #[error("{name}, line {line}: {why}")]
+    Impossible {
+        /// The experiment.
+        name: String,
+        /// Where the runs begin that cannot be.
+        line: usize,
+        /// What does not fit, and what would.
+        why: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    title: String,
+    #[serde(default)]
+    text: String,
+    figures: Vec<Picture>,
+    #[serde(default)]
+    targets: Vec<f64>,
+    data: DataName,
+    hidden: usize,
+    batch: usize,
+    rate: f32,
+    #[serde(default)]
+    momentum: f32,
+    #[serde(default)]
+    momentum_at: MomentumAt,
+    steps: u64,
+    judge: u64,
+    seeds: Vec<u64>,
+    workers: usize,
+    #[serde(default, deserialize_with = "links")]
+    links: Vec<f64>,
+    #[serde(default, deserialize_with = "times")]
+    gradient_times: Vec<f64>,
+    #[serde(default)]
+    rule: BTreeMap<String, Override>,
+    runs: Vec<Spanned<Runs>>,
+}
+
+/// What holds for one rule alone.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Override {
+    rate: Option<f32>,
+    momentum: Option<f32>,
+    momentum_at: Option<MomentumAt>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Runs {
+    rules: Vec<String>,
+    #[serde(default)]
+    attacks: Vec<String>,
+    #[serde(default)]
+    adversaries: usize,
+    #[serde(default)]
+    stragglers: usize,
+    #[serde(default)]
+    compression: Vec<usize>,
+    liars: Option<usize>,
+    #[serde(default)]
+    who: Who,
+    workers: Option<usize>,
+    hidden: Option<usize>,
+    #[serde(default, deserialize_with = "some_links")]
+    links: Option<Vec<f64>>,
+    #[serde(default, deserialize_with = "some_times")]
+    gradient_times: Option<Vec<f64>>,
+}
+
+fn each<'de, D: Deserializer<'de>, E: fmt::Display>(
+    from: D,
+    read: impl Fn(&str) -> Result<f64, E>,
+) -> Result<Vec<f64>, D::Error> {
+    let texts: Vec<String> = Deserialize::deserialize(from)?;
+    texts.iter().map(|text| read(text).map_err(de::Error::custom)).collect()
+}
+
+fn links<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    // "1 Gb/s" reads better than "1Gb/s".
+    each(from, |text| BytesPerSecond::parse(&text.replace(' ', "")).map(BytesPerSecond::get))
+}
+
+fn times<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    each(from, |text| Seconds::parse(&text.replace(' ', "")).map(Seconds::get))
+}
+
+fn some_links<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<f64>>, D::Error> {
+    links(from).map(Some)
+}
+
+fn some_times<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<f64>>, D::Error> {
+    times(from).map(Some)
+}
+
+impl Experiment {
+    /// The experiment in the file `name`, or the built-in one of that name.
+    ///
+    /// # Errors
+    /// If there is neither, or it makes no sense; with the line and what is expected.
+    pub fn find(name: &str) -> Result<Experiment, ExperimentError> {
+        let path = Path::new(name);
+        if path.is_file() {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| ExperimentError::Io { path: path.into(), error })?;
+            let stem = path.file_stem().map_or("experiment".into(), |stem| stem.to_string_lossy().into_owned());
+            return Experiment::parse(&stem, &text);
+        }
+        match BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+            Some((name, text)) => Experiment::parse(name, text),
+            None => Err(ExperimentError::Missing { name: name.into() }),
+        }
+    }
+
+    /// Reads an experiment.
+    ///
+    /// # Errors
+    /// If it makes no sense; with the line and what is expected.
+    pub fn parse(name: &str, text: &str) -> Result<Experiment, ExperimentError> {
+        let syntax = |error| ExperimentError::Syntax { name: name.into(), error: Box::new(error) };
+        let file: File = toml::from_str(text).map_err(syntax)?;
+        let impossible = |at: usize, why: String| {
+            let line = text[..at.min(text.len())].matches('\n').count() + 1;
+            ExperimentError::Impossible { name: name.into(), line, why }
+        };
+        file.check().map_err(|(key, why)| impossible(line_of(text, key), why))?;
+        let mut variants: Vec<(String, Settings)> = Vec::new();
+        for runs in &file.runs {
+            let at = runs.span().start;
+            for settings in file.multiply(runs.get_ref()).map_err(|why| impossible(at, why))? {
+                let variant = name_of(&settings);
+                if variants.iter().any(|(other, _)| *other == variant) {
+                    return Err(impossible(at, format!("{variant} is run twice: once is enough")));
+                }
+                variants.push((variant, settings));
+            }
+        }
+        // The others are compared with them.
+        variants.sort_by_key(|(_, settings)| !is_honest_mean(settings));
+        let runs = variants.iter().flat_map(|(variant, _)| file.seeds.iter().map(|seed| place(variant, *seed)));
+        let about = About {
+            name: name.into(),
+            title: file.title.clone(),
+            text: file.text.trim().into(),
+            figures: file.figures.clone(),
+            targets: file.targets.clone(),
+            runs: runs.collect(),
+        };
+        Ok(Experiment { about, data: file.data, variants, seeds: file.seeds })
+    }
+}
+
+/// Is this the run that others are compared with?
+pub fn is_honest_mean(settings: &Settings) -> bool {
+    settings.rule == "mean" && settings.attack.is_none()
+}
+
+/// Is it a rule with groups that compute the same?
+pub fn is_coded(rule: &str) -> bool {
+    CODED.contains(&rule)
+}
+
+/// Where a key of the top stands; the beginning if it does not.
+fn line_of(text: &str, key: &str) -> usize {
+    let is_key =
+        |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if is_key(line) {
+            return at;
+        }
+        at += line.len();
+    }
+    0
+}
+
+impl File {
+    /// What is wrong with the values at the top: the key, and why.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let at_least_one = |key, found: usize| match found {
+            0 => Err((key, format!("{key} = 0: expected at least 1"))),
+            _ => Ok(()),
+        };
+        at_least_one("hidden", self.hidden)?;
+        at_least_one("batch", self.batch)?;
+        at_least_one("steps", self.steps as usize)?;
+        at_least_one("judge", self.judge as usize)?;
+        at_least_one("seeds", self.seeds.len())?;
+        if !(self.rate > 0.0 && self.rate.is_finite()) {
+            return Err(("rate", format!("rate = {}: expected a number above 0", self.rate)));
+        }
+        if !(0.0..1.0).contains(&self.momentum) {
+            return Err(("momentum", format!("momentum = {}: expected 0 to below 1", self.momentum)));
+        }
+        if let Some(target) = self.targets.iter().find(|target| !(0.0..=1.0).contains(*target)) {
+            return Err(("targets", format!("a target of {target}: expected a part of the samples, 0 to 1")));
+        }
+        if let Some(rule) = self.rule.keys().find(|rule| !RULES.contains(&rule.as_str())) {
+            return Err(("rule", unknown_rule(rule)));
+        }
+        Ok(())
+    }
+
+    fn multiply(&self, runs: &Runs) -> Result<Vec<Settings>, String> {
+        let honest = vec!["none".to_owned()];
+        let attacks = if runs.attacks.is_empty() { &honest } else { &runs.attacks };
+        let or_none = |list: &[f64]| match list {
+            [] => vec![None],
+            list => list.iter().map(|value| Some(*value)).collect(),
+        };
+        let links = or_none(runs.links.as_ref().unwrap_or(&self.links));
+        let times = or_none(runs.gradient_times.as_ref().unwrap_or(&self.gradient_times));
+        if !runs.compression.is_empty() && runs.rules.iter().any(|rule| rule != "solon") {
+            return Err("compression is for rules = [\"solon\"] alone: others have none".into());
+        }
+        let compression = if runs.compression.is_empty() { vec![1] } else { runs.compression.clone() };
+        let mut all = Vec::new();
+        for rule in &runs.rules {
+            for attack in attacks {
+                for compression in &compression {
+                    for link in &links {
+                        for time in &times {
+                            all.push(self.settings(runs, rule, attack, *compression, *link, *time)?);
+                        }
+                    }
+                }
+            }
+        }
+        match all.is_empty() {
+            true => Err(format!("rules is empty: expected some of {}", RULES.join(", "))),
+            false => Ok(all),
+        }
+    }
+
+    fn settings(
+        &self,
+        runs: &Runs,
+        rule: &str,
+        attack: &str,
+        compression: usize,
+        link: Option<f64>,
+        gradient_time: Option<f64>,
+    ) -> Result<Settings, String> {
+        if !RULES.contains(&rule) {
+            return Err(unknown_rule(rule));
+        }
+        let attack = match attack {
+            "none" => None,
+            name => Some(name.parse::<Attack>().map_err(|error| format!("{error}; or none"))?),
+        };
+        if attack == Some(Attack::Delayed) {
+            return Err("delayed: rounds of the lab wait for everybody, so that a run is the same each time".into());
+        }
+        let (workers, s, e) = (runs.workers.unwrap_or(self.workers), runs.adversaries, runs.stragglers);
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            return Err(format!("{workers} workers: expected 1 to {WORKERS_MAX}"));
+        }
+        let liars = runs.liars.unwrap_or(s);
+        let (groups, redundancy) = if is_coded(rule) {
+            let one = Parameters::new(1, s, e, compression).map_err(|error| format!("{rule}: {error}"))?;
+            let r = one.redundancy();
+            if !workers.is_multiple_of(r) {
+                return Err(format!(
+                    "{rule}: {workers} workers do not make groups of {r} (compression {compression} + 2 x adversaries {s} + \
+                     stragglers {e}): expected a multiple of {r}"
+                ));
+            }
+            (workers / r, r)
+        } else if let Err(error) = rule.parse::<Rule>().map_or(Ok(()), |rule| rule.check(workers, s)) {
+            return Err(error.to_string());
+        } else if e > 0 {
+            return Err(format!("{rule}: stragglers are for rules with a code ({})", CODED.join(", ")));
+        } else {
+            (workers, 1)
+        };
+        let most = if redundancy > 1 { redundancy } else { workers } - 1;
+        if attack.is_some() && !(1..=most).contains(&liars) {
+            return Err(format!(
+                "{rule}: {liars} liars: expected 1 to {most}, so that somebody honest is left to look at"
+            ));
+        }
+        // Sums over groups need no equal parts; rules that compare workers do.
+        if self.batch < groups || redundancy == 1 && !self.batch.is_multiple_of(groups) {
+            return Err(format!(
+                "{rule}: a batch of {} does not divide into {groups} equal parts: expected a multiple of {groups}",
+                self.batch
+            ));
+        }
+        if runs.who == Who::WholeGroup && redundancy == 1 {
+            return Err(format!("{rule}: whole groups lie only where there are groups ({})", CODED.join(", ")));
+        }
+        let special = self.rule.get(rule);
+        let special = |pick: fn(&Override) -> Option<f32>| special.and_then(pick);
+        Ok(Settings {
+            rule: rule.into(),
+            data: match self.data {
+                DataName::Digits => "digits",
+                DataName::Fashion => "fashion",
+            }
+            .into(),
+            hidden: runs.hidden.unwrap_or(self.hidden),
+            dimension: 0,
+            batch: self.batch,
+            rate: special(|it| it.rate).unwrap_or(self.rate),
+            momentum: special(|it| it.momentum).unwrap_or(self.momentum),
+            momentum_at: self.rule.get(rule).and_then(|it| it.momentum_at).unwrap_or(self.momentum_at),
+            steps: self.steps,
+            judge: self.judge,
+            workers,
+            groups,
+            redundancy,
+            adversaries: s,
+            stragglers: e,
+            compression,
+            liars: if attack.is_some() { liars } else { 0 },
+            attack: attack.map(|attack| attack.name().to_owned()),
+            who: runs.who,
+            link,
+            gradient_time,
+        })
+    }
+}
+
+fn unknown_rule(found: &str) -> String {
+    format!("{found:?} is not a rule: expected one of {}", RULES.join(", "))
+}
+
+/// The name of a variant: all that tells it from others of one experiment.
+fn name_of(settings: &Settings) -> String {
+    let Settings { rule, workers, adversaries, compression, stragglers, hidden, .. } = settings;
+    let mut parts = vec![rule.clone(), format!("p{workers}"), format!("f{adversaries}")];
+    if is_coded(rule) {
+        parts.push(format!("c{compression}"));
+    }
+    if *stragglers > 0 {
+        parts.push(format!("e{stragglers}"));
+    }
+    parts.push(format!("h{hidden}"));
+    if let Some(attack) = &settings.attack {
+        parts.push(attack.clone());
+        parts.push(format!("{}liars", settings.liars));
+        match settings.who {
+            Who::Fixed => {}
+            Who::Switching => parts.push("switching".into()),
+            Who::WholeGroup => parts.push("whole-group".into()),
+        }
+    }
+    parts.extend(settings.link.map(|rate| format!("{}Mbit", rate * 8e-6)));
+    parts.extend(settings.gradient_time.map(|time| format!("{}us", time * 1e6)));
+    parts.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOP: &str = r#"
+title = "Rules"
+figures = ["accuracy-table"]
+data = "digits"
+hidden = 8
+batch = 60
+rate = 0.1
+steps = 4
+judge = 2
+seeds = [1, 2]
+workers = 6
+"#;
+
+    fn parse(rest: &str) -> Result<Experiment, String> {
+        Experiment::parse("made-up", &format!("{TOP}{rest}")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn lists_are_multiplied_out_and_honest_means_come_first() {
+        let made = parse(
+            "[rule.signum]\nrate = 0.01\nmomentum-at = \"worker\"\n\
+             [[runs]]\nrules = [\"signum\", \"mean\"]\nadversaries = 1\nattacks = [\"reverse\", \"none\"]\n\
+             [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [1, 4]\nlinks = [\"1 Gb/s\"]\n",
+        )
+        .unwrap();
+        assert_eq!(made.variants.len(), 6);
+        assert_eq!(made.about.runs.len(), 12);
+        assert!(is_honest_mean(&made.variants[0].1));
+        let signum = &made.variants.iter().find(|(_, it)| it.rule == "signum").unwrap().1;
+        assert_eq!((signum.rate, signum.momentum_at), (0.01, MomentumAt::Worker));
+        assert_eq!((signum.groups, signum.redundancy), (6, 1));
+        let solon = &made.variants.last().unwrap().1;
+        assert_eq!((solon.groups, solon.redundancy, solon.link), (1, 6, Some(125e6)));
+        assert_eq!(solon.momentum_at, MomentumAt::Server);
+    }
+
+    #[test]
+    fn unknown_keys_and_values_are_refused_with_the_line_and_what_is_expected() {
+        for (rest, line, expected) in [
+            ("[[runs]]\nrules = [\"mean\"]\nlier = 1\n", "line 14", "liars"),
+            ("[[runs]]\nrules = [\"meen\"]\n", "line 12", "expected one of solon, draco, mean"),
+            ("[[runs]]\nrules = [\"mean\"]\nattacks = [\"revers\"]\n", "line 12", "reverse, constant"),
+            ("[[runs]]\nrules = [\"mean\"]\nlinks = [\"1 G\"]\n", "line 14", "such as 100Gb/s"),
+            ("[[runs]]\nrules = [\"mean\"]\nwho = \"all\"\n", "line 14", "switching"),
+        ] {
+            let text = parse(rest).unwrap_err();
+            assert!(text.contains(line) && text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn combinations_that_cannot_be_are_refused_with_what_would() {
+        for (runs, expected) in [
+            ("rules = [\"solon\"]\nadversaries = 2\n", "expected a multiple of 5"),
+            ("rules = [\"mean\"]\ncompression = [2]\n", "compression is for"),
+            ("rules = [\"mean\"]\nstragglers = 1\n", "stragglers are for"),
+            ("rules = [\"mean\"]\nattacks = [\"zero\"]\n", "expected 1 to 5"),
+            ("rules = [\"solon\"]\nadversaries = 1\nliars = 3\nattacks = [\"zero\"]\n", "expected 1 to 2"),
+            ("rules = [\"mean\"]\nworkers = 7\n", "expected a multiple of 7"),
+            ("rules = [\"mean\"]\nworkers = 65\n", "expected 1 to 64"),
+            ("rules = [\"mean\", \"mean\"]\n", "is run twice"),
+            ("rules = [\"bulyan\"]\nadversaries = 1\n", "P >= 4 f + 3"),
+            ("rules = [\"mean\"]\nwho = \"whole-group\"\n", "where there are groups"),
+            ("rules = []\n", "expected some of"),
+        ] {
+            let text = parse(&format!("[[runs]]\n{runs}")).unwrap_err();
+            assert!(text.contains(expected) && text.contains("line 12"), "{text}");
+        }
+    }
+
+    #[test]
+    fn impossible_values_at_the_top_are_refused_with_their_line() {
+        let bad = TOP.replace("judge = 2", "judge = 0") + "[[runs]]\nrules = [\"mean\"]\n";
+        let text = Experiment::parse("made-up", &bad).unwrap_err().to_string();
+        assert_eq!(text, "made-up, line 9: judge = 0: expected at least 1");
+    }
+
+    #[test]
+    fn experiments_that_are_part_of_the_program_make_sense() {
+        for (name, text) in BUILT_IN {
+            let in_small = format!("{SMALL}{name}");
+            assert!(name.starts_with(SMALL) || BUILT_IN.iter().any(|(other, _)| *other == in_small), "{name}");
+            let made = Experiment::parse(name, text).unwrap_or_else(|error| panic!("{error}"));
+            assert!(made.variants.iter().any(|(_, it)| is_honest_mean(it)), "{name} has nothing to compare with");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! One worker process of the lab: joins, trains, lies if it is its turn, and says what its steps took.
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use super::record::{MomentumAt, Settings};
+use super::shared::{SharedError, SharedGradients};
+use super::store::Store;
+use crate::attacks::{Attack, Knowledge, Liar, Liars, Means};
+use crate::client::{ClientError, JoinError, JoinOptions, Tamper, Worker};
+use crate::demo::Model;
+use crate::demo::worker::end_with_parent;
+use crate::sampler::{Sampler, SamplerError};
+use crate::transport::Transport;
+use crate::wire::Report;
+
+/// The longest that a gradient is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The name of the lab's jobs.
+pub const JOB: &str = "lab";
+
+/// What a worker process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// Where solond listens.
+    pub address: String,
+    /// This worker's index.
+    pub worker: usize,
+    /// Seed of model, batches and liars.
+    pub seed: u64,
+    /// What is run.
+    pub settings: Settings,
+    /// The samples to train with, as [`Store`] has them.
+    pub data: PathBuf,
+    /// The file of gradients that workers share: a part per group.
+    pub shared: PathBuf,
+    /// Where to write the weights of all steps that are judged, one after another. Who has this is the reporter.
+    pub weights: Option<PathBuf>,
+}
+
+/// What a worker process says, one JSON object per line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum Message {
+    /// It has joined, and waits for a line on standard input.
+    Joined,
+    /// The reporter has taken a step.
+    Step(Taken),
+    /// It is over.
+    Done(Done),
+    /// It could not go on.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What the reporter saw of a step. Times are seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The job's round.
+    pub round: u64,
+    /// When the gradient was ready, and when the update was there, by the machine's clock.
+    pub sending: [f64; 2],
+    /// For how long the gradient was waited for.
+    pub compute: f64,
+    /// For how long it was really computed.
+    pub compute_busy: f64,
+    /// For how long shards were encoded.
+    pub encode_busy: f64,
+    /// For how long the update was applied.
+    pub apply: f64,
+    /// Bytes sent and received.
+    pub bytes: [u64; 2],
+    /// Workers named as liars.
+    pub liars: Vec<usize>,
+    /// Workers without any shard.
+    pub absent: Vec<usize>,
+    /// Why the round was undecodable, if it was.
+    pub undecodable: Option<String>,
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// First half of the hash of its weights.
+    pub digest: String,
+    /// Steps in which computing took longer than the time that is emulated.
+    pub overruns: u64,
+    /// Bytes sent and received.
+    pub bytes: [u64; 2],
+}
+
+/// Why a worker process cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The batches cannot be made.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// It cannot join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// A round gave no update.
+    #[error(transparent)]
+    Round(#[from] ClientError),
+    /// A file or standard output failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A gradient did not come from who computes it.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// The settings name an attack that does not exist.
+    #[error(transparent)]
+    Attack(#[from] crate::attacks::UnknownAttack),
+}
+
+/// Seconds of the machine's clock, which all processes share.
+fn clock() -> f64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+fn say(message: &Message) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, message).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Runs one worker process; what goes wrong is also said.
+///
+/// # Errors
+/// If it could not take its steps. An undecodable round is no error: it is said, and the worker ends in peace.
+pub fn run(order: &Order) -> Result<(), WorkerError> {
+    let done = train(order);
+    if let Err(error) = &done {
+        say(&Message::Failed { why: error.to_string() })?;
+    }
+    done
+}
+
+struct Trainer<'a> {
+    order: &'a Order,
+    model: Model,
+    sampler: Sampler,
+    store: Store,
+    worker: Worker,
+    shared: SharedGradients,
+    liar: Option<(Liar, Liars)>,
+    /// Of this worker's gradients, where momentum is kept with the workers.
+    velocity: Option<Vec<f32>>,
+    buffer: Vec<f32>,
+    overruns: u64,
+}
+
+fn train(order: &Order) -> Result<(), WorkerError> {
+    let settings = &order.settings;
+    let store = Store::open(&order.data)?;
+    let shape = store.shape(settings.hidden);
+    let at_worker = settings.momentum_at == MomentumAt::Worker;
+    let model = Model::new(shape, if at_worker { 0.0 } else { settings.momentum }, order.seed);
+    let sampler = Sampler::new(store.samples(), settings.batch, order.seed)?;
+    let mut options = JoinOptions::new(&order.address, JOB, order.worker as u32);
+    options.transport = Transport::Tcp;
+    options.join_timeout = Duration::from_secs(60);
+    options.round_timeout = Duration::from_secs(120);
+    let worker = Worker::join(&options)?;
+    let plan = *worker.plan();
+    let means = Means {
+        seed: order.seed,
+        worker: order.worker,
+        workers: settings.workers,
+        liars: settings.liars(order.seed).map_or(0, |liars| liars.most()),
+        redundancy: settings.redundancy,
+        tolerance: plan.tolerance,
+        strength: None,
+    };
+    let attack: Option<Attack> = settings.attack.as_deref().map(str::parse).transpose()?;
+    let liar = attack.map(|attack| Liar::new(attack, &plan.layout, means)).zip(settings.liars(order.seed));
+    let mut trainer = Trainer {
+        order,
+        model,
+        sampler,
+        store,
+        worker,
+        shared: SharedGradients::open(&order.shared, settings.groups, shape.dimension())?,
+        liar,
+        velocity: at_worker.then(|| vec![0.0; shape.dimension()]),
+        buffer: vec![0.0; shape.dimension()],
+        overruns: 0,
+    };
+    say(&Message::Joined)?;
+    io::stdin().lock().read_line(&mut String::new())?;
+    end_with_parent();
+
+    let mut judged = Vec::new();
+    for step in 0..settings.steps {
+        let taken = trainer.step(step)?;
+        let over = taken.undecodable.is_some();
+        if order.weights.is_some() {
+            say(&Message::Step(taken))?;
+            if is_judged(settings, step + 1) && !over {
+                judged.extend(trainer.model.parameters().iter().flat_map(|weight| weight.to_le_bytes()));
+            }
+        }
+        if over {
+            break;
+        }
+    }
+    if let Some(path) = &order.weights {
+        std::fs::write(path, judged)?;
+    }
+    let (up, down) = trainer.worker.traffic();
+    let weights = bytemuck::cast_slice(trainer.model.parameters());
+    let digest = blake3::hash(weights).to_hex()[..16].to_owned();
+    say(&Message::Done(Done { digest, overruns: trainer.overruns, bytes: [up, down] }))?;
+    trainer.worker.leave();
+    Ok(())
+}
+
+/// Is the model judged after this step (from 1)?
+pub fn is_judged(settings: &Settings, step: u64) -> bool {
+    step.is_multiple_of(settings.judge) || step == settings.steps || step == 1
+}
+
+impl Trainer<'_> {
+    fn step(&mut self, step: u64) -> Result<Taken, WorkerError> {
+        let settings = &self.order.settings;
+        let (bytes, encoding) = (self.worker.traffic(), self.worker.encoding());
+        let began = Instant::now();
+        self.compute(step)?;
+        let compute_busy = began.elapsed();
+        if let Some(per_sample) = settings.gradient_time {
+            let samples = self.sampler.part(step, self.worker.place().group, settings.groups).len();
+            let emulated = Duration::from_secs_f64(per_sample * samples as f64);
+            match emulated.checked_sub(compute_busy) {
+                Some(left) => std::thread::sleep(left),
+                None => self.overruns += 1,
+            }
+        }
+        let (compute, sent) = (began.elapsed(), clock());
+        let report = self.exchange(step)?;
+        let (received, applying) = (clock(), Instant::now());
+        let (report, undecodable) = match report {
+            Ok(report) => (Some(report), None),
+            Err(error @ ClientError::Undecodable { .. }) => (None, Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        if undecodable.is_none() {
+            self.model.apply(&self.buffer, settings.rate);
+        }
+        let apply = applying.elapsed();
+        let now = self.worker.traffic();
+        Ok(Taken {
+            round: self.worker.last().map_or(0, |last| last.round),
+            sending: [sent, received],
+            compute: compute.as_secs_f64(),
+            compute_busy: compute_busy.as_secs_f64(),
+            encode_busy: (self.worker.encoding() - encoding).as_secs_f64(),
+            apply: apply.as_secs_f64(),
+            bytes: [now.0 - bytes.0, now.1 - bytes.1],
+            liars: report.iter().flat_map(|it| it.liars.union(&it.late_liars).iter().collect::<Vec<_>>()).collect(),
+            absent: report.iter().flat_map(|it| it.absent.iter().collect::<Vec<_>>()).collect(),
+            undecodable,
+        })
+    }
+
+    /// Fills the buffer with what an honest worker sends: computed by the first of each group, copied by the others.
+    fn compute(&mut self, step: u64) -> Result<(), WorkerError> {
+        let settings = &self.order.settings;
+        let place = self.worker.place();
+        if place.row > 0 {
+            return Ok(self.shared.copy(place.group, step, PATIENCE, &mut self.buffer)?);
+        }
+        let samples = self.sampler.part(step, place.group, settings.groups);
+        let data = self.store.take(samples)?;
+        let all: Vec<u32> = (0..data.len() as u32).collect();
+        self.model.gradient_sum(&data, &all, &mut self.buffer);
+        if let Some(velocity) = &mut self.velocity {
+            for (velocity, value) in velocity.iter_mut().zip(&mut self.buffer) {
+                *velocity = settings.momentum * *velocity + *value;
+                *value = *velocity;
+            }
+        }
+        Ok(self.shared.publish(place.group, step, &self.buffer)?)
+    }
+
+    /// The round's report, or why there is no update.
+    fn exchange(&mut self, step: u64) -> Result<Result<Report, ClientError>, WorkerError> {
+        let row = self.worker.place().row;
+        let among = match &self.liar {
+            Some((_, among)) if among.lies(step, self.order.worker) => *among,
+            _ => {
+                self.worker.set_row(row);
+                return Ok(self.worker.exchange(&mut self.buffer));
+            }
+        };
+        let known = self.know(step, &among)?;
+        let Trainer { worker, buffer, liar: Some((liar, _)), .. } = self else {
+            unreachable!("a liar was found above")
+        };
+        worker.set_row(liar.row(row));
+        let known: Vec<&[f32]> = known.chunks_exact(buffer.len()).collect();
+        liar.gradient(if known.is_empty() { Knowledge::Own } else { Knowledge::All(&known) }, buffer);
+        let mut lie = |round, chunk, shard: &mut [f32]| liar.shard(round, chunk as usize, shard);
+        let tamper: Tamper<'_> = &mut lie;
+        Ok(worker.exchange_tampered(buffer, Some(tamper)))
+    }
+
+    /// What a liar looks at before it lies: all honest gradients, one after another; nothing, if its attack has no use for them.
+    fn know(&self, step: u64, among: &Liars) -> Result<Vec<f32>, WorkerError> {
+        use Attack::{Alie, Fang, Ipm, Mimic, MinMax};
+        let attack = self.liar.as_ref().map(|(liar, _)| liar.attack());
+        if !matches!(attack, Some(Alie | Fang | Ipm | Mimic | MinMax)) {
+            return Ok(Vec::new());
+        }
+        let settings = &self.order.settings;
+        let lying = among.of(step);
+        // Under a code the gradient of a group is an honest one, whoever of it lies.
+        let honest = (0..settings.groups).filter(|part| settings.redundancy > 1 || !lying.contains(part));
+        let mut known = Vec::new();
+        for part in honest {
+            let at = known.len();
+            known.resize(at + self.buffer.len(), 0.0);
+            self.shared.copy(part, step, PATIENCE, &mut known[at..])?;
+        }
+        Ok(known)
+    }
+}
