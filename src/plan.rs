@@ -15,6 +15,8 @@
 mod accuracy;
 mod chunking;
 mod config;
+mod crossover;
+mod page;
 mod quantity;
 mod refusal;
 mod render;
@@ -24,6 +26,7 @@ mod uncoded;
 
 pub use accuracy::{Accuracy, Conditioning, is_slow};
 pub use chunking::{Chunking, last_level_cache, suggested_width};
+pub use crossover::{BreakEven, Crossover, Duel, Faster};
 pub use quantity::{BytesPerSecond, QuantityError, Seconds, parse_count};
 pub use refusal::{Bound, Refusal};
 pub use uncoded::{Uncoded, UncodedInput, plan_uncoded};
@@ -284,6 +287,9 @@ pub struct PlanReport {
     pub accuracy: Accuracy,
     /// When compression pays, if the times are known.
     pub rule_of_thumb: Option<RuleOfThumb>,
+    /// Against Draco; nothing if the times are not known, or if this is Draco: compression 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crossover: Option<Crossover>,
     /// A file for `solond`.
     pub config: String,
 }
@@ -351,6 +357,7 @@ fn plan_measured(input: &PlanInput, measure: Measure<'_>) -> Result<PlanReport, 
         memory: memory(input, parameters),
         accuracy: Accuracy::of(conditioning, r, input.tolerance, input.precision),
         rule_of_thumb: rule_of_thumb(input, parameters.workers()),
+        crossover: crossover::of(input, &parameters),
         config: String::new(),
         choices,
     };

@@ -12,6 +12,7 @@ use solon::daemon::metrics::table::metrics_markdown;
 use solon::daemon::serve::job_of;
 use solon::doctor::{CHECKS, PEER_CHECKS, checks_markdown};
 use solon::pipeline::Limits;
+use solon::plan::{BreakEven, BytesPerSecond, Crossover, Faster, PlanInput, Seconds, Size};
 use solon::transport::LinkFailure;
 use solon::transport::rdma::immediate::Immediate;
 use solon::wire::{
@@ -60,6 +61,43 @@ fn operations_has_the_settings_exit_codes_metrics_and_memory_of_the_code() {
     generated("operations.md", "exit codes", &exit_codes_markdown());
     generated("operations.md", "metrics", &metrics_markdown());
     generated("operations.md", "memory", &memory_markdown());
+}
+
+#[test]
+fn the_page_of_the_crossover_has_the_times_of_the_plan() {
+    generated("crossover.md", "crossover", &crossover_markdown());
+}
+
+fn crossover_markdown() -> String {
+    let mut table = String::from(
+        "| Link | Gradient time | Solon | Draco | Faster | Break-even: link | Gradient time |\n|---:|---:|---:|---:|---|---:|---:|\n",
+    );
+    for (link, time) in
+        [("1Gb/s", "20ms"), ("1Gb/s", "1s"), ("10Gb/s", "20ms"), ("10Gb/s", "200ms"), ("100Gb/s", "20ms")]
+    {
+        let input = PlanInput {
+            adversaries: 5,
+            compression: 5,
+            link: BytesPerSecond::parse(link).ok(),
+            gradient_time: Seconds::parse(time).ok(),
+            ..PlanInput::new(Size::Workers(45), 11_000_000)
+        };
+        let crossover = Crossover::new(&input).unwrap().expect("times are known");
+        assert_eq!(crossover.sent.faster, Faster::Draco);
+        let relayed = crossover.relayed;
+        let BreakEven::At { link: even, gradient_time } = relayed.break_even else { panic!("{relayed:?}") };
+        let faster = match relayed.faster {
+            Faster::Solon => format!("Solon, {:.2} times", relayed.draco.get() / relayed.solon.get()),
+            Faster::Draco => format!("Draco, {:.2} times", relayed.solon.get() / relayed.draco.get()),
+            Faster::Neither => "neither".into(),
+        };
+        let unit = input.gradient_time.unwrap();
+        table += &format!(
+            "| {link} | {unit} | {} | {} | {faster} | {even} | {gradient_time} |\n",
+            relayed.solon, relayed.draco
+        );
+    }
+    table
 }
 
 #[test]

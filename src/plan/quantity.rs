@@ -76,6 +76,11 @@ impl BytesPerSecond {
     /// Links that can be asked about: a byte to a petabyte per second.
     const RANGE: std::ops::RangeInclusive<f64> = 1.0..=1e15;
 
+    /// A speed computed from others.
+    pub(super) fn of(speed: f64) -> BytesPerSecond {
+        BytesPerSecond(speed)
+    }
+
     /// The number of bytes per second.
     pub fn get(self) -> f64 {
         self.0

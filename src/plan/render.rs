@@ -2,20 +2,18 @@
 
 use std::fmt;
 
+use super::page::{Page, WIDTH, number, plural};
 use super::quantity::{bytes, grouped};
 use super::refusal::groups;
-use super::{Bottleneck, Choice, Code, PlanInput, PlanReport, RoundTime};
+use super::{Bottleneck, BreakEven, Choice, Code, Duel, Faster, PlanInput, PlanReport, RoundTime};
 use crate::code::{Parameters, Precision, locates_surely};
-
-/// No line is longer, except those of the configuration.
-const WIDTH: usize = 80;
 
 /// More groups than this are not listed one by one.
 const GROUPS_SHOWN: usize = 6;
 
 impl fmt::Display for PlanReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut page = Page(String::new());
+        let mut page = Page::new();
         heading(&mut page, self);
         layout(&mut page, self);
         tolerated(&mut page, &self.chosen().code);
@@ -23,9 +21,10 @@ impl fmt::Display for PlanReport {
         memory(&mut page, self);
         accuracy(&mut page, self);
         alternatives(&mut page, self);
+        against_draco(&mut page, self);
         page.section("Configuration for solond");
         self.config.lines().for_each(|line| page.line(&format!("  {line}")));
-        f.write_str(page.0.trim_end())
+        f.write_str(page.text())
     }
 }
 
@@ -406,70 +405,63 @@ fn difference(what: &str, more: f64, whole: f64) -> String {
     }
 }
 
-/// To two digits or so: `1.0`, `24`, `690`, `1.2e8`.
-fn number(number: f64) -> String {
-    match number {
-        _ if !(0.1..99_999.5).contains(&number) => format!("{number:.1e}"),
-        _ if number < 9.95 => format!("{number:.1}"),
-        _ => grouped(number.round() as u64),
+fn against_draco(page: &mut Page, report: &PlanReport) {
+    let (Some(crossover), Some(unit)) = (report.crossover, report.input.gradient_time) else { return };
+    let (solon, draco) = (&report.chosen().code, &crossover.draco);
+    page.section(&format!("Against Draco, which repeats: compression 1, {}", groups(draco)));
+    let heading = ["", "compute", "upload", "round", "if relayed"].map(String::from).to_vec();
+    let row = |name: &str, shares: f64, compression: usize, times: [super::Seconds; 2]| {
+        let compute = super::Seconds::of(shares * unit.get()).to_string();
+        let upload = match compression {
+            1 => "whole".into(),
+            _ => format!("1/{compression}"),
+        };
+        vec![name.into(), compute, upload, times[0].to_string(), times[1].to_string()]
+    };
+    let (sent, relayed) = (crossover.sent, crossover.relayed);
+    let rows = [
+        heading,
+        row("Solon", solon.redundancy as f64, solon.compression, [sent.solon, relayed.solon]),
+        row("Draco", crossover.draco_shares, 1, [sent.draco, relayed.draco]),
+    ];
+    page.table("<>>>>", &rows);
+    let idle = solon.workers - draco.workers;
+    if idle > 0 {
+        page.paragraph(
+            "  ",
+            &format!(
+                "{idle} of {} workers would have nothing to do there; the others compute {:.2} times r shares.",
+                solon.workers,
+                crossover.draco_shares / draco.redundancy as f64
+            ),
+        );
+    }
+    page.item("sent", &duel(&sent, "The download hides what the upload saves."));
+    page.item("relayed", &duel(&relayed, "The upload saves nothing that is waited for."));
+}
+
+/// Who is faster, and where that changes; `why` there is no such place.
+fn duel(duel: &Duel, why: &str) -> String {
+    let (ours, theirs) = (duel.solon.get(), duel.draco.get());
+    let verdict = match duel.faster {
+        Faster::Solon => format!("Solon is faster: Draco takes {} times as long.", ratio(theirs / ours)),
+        Faster::Draco => format!("Draco is faster: Solon takes {} times as long.", ratio(ours / theirs)),
+        Faster::Neither => "Both take as long.".into(),
+    };
+    match duel.break_even {
+        BreakEven::At { link, gradient_time } => format!(
+            "{verdict} Break-even at a link of {link} or a gradient time of {gradient_time}: below either Solon is faster."
+        ),
+        BreakEven::Never => format!("{verdict} {why} Draco is faster on every link."),
+        BreakEven::Always => format!("{verdict} Draco computes no less: Solon is faster on every link."),
     }
 }
 
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
-}
-
-/// Text of lines no longer than [`WIDTH`].
-struct Page(String);
-
-impl Page {
-    fn line(&mut self, line: &str) {
-        self.0.push_str(line.trim_end());
-        self.0.push('\n');
-    }
-
-    fn section(&mut self, title: &str) {
-        self.0.push('\n');
-        self.line(title);
-    }
-
-    fn paragraph(&mut self, indent: &str, text: &str) {
-        self.wrap(indent, indent, text);
-    }
-
-    /// A word and what there is to say about it, in a column.
-    fn item(&mut self, word: &str, text: &str) {
-        self.wrap(&format!("  {word:<13}"), &" ".repeat(15), text);
-    }
-
-    fn wrap(&mut self, first: &str, then: &str, text: &str) {
-        let mut line = String::from(first);
-        let mut empty = true;
-        for word in text.split_whitespace() {
-            if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
-                self.line(&line);
-                line = then.into();
-                empty = true;
-            }
-            if !empty {
-                line.push(' ');
-            }
-            line.push_str(word);
-            empty = false;
-        }
-        self.line(&line);
-    }
-
-    /// Columns; `alignment` has a `<` or `>` for each.
-    fn table(&mut self, alignment: &str, rows: &[Vec<String>]) {
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        for row in rows {
-            let cell = |(column, align): (usize, char)| {
-                let (cell, width) = (&row[column], width(column));
-                if align == '<' { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-            };
-            let cells: Vec<String> = alignment.chars().enumerate().map(cell).collect();
-            self.line(&format!("  {}", cells.join("  ")));
-        }
+/// To three digits: `1.02`, `13.5`, `690`.
+fn ratio(ratio: f64) -> String {
+    match ratio {
+        ..9.995 => format!("{ratio:.2}"),
+        ..99.95 => format!("{ratio:.1}"),
+        _ => number(ratio),
     }
 }
