@@ -117,15 +117,7 @@ impl Axes {
 
     /// The lines in order, the later over the earlier, and their labels to the right, moved apart where they would overlap.
     pub fn draw_lines(&self, lines: &[Line], svg: &mut String) {
-        for line in lines {
-            let _ = write!(
-                svg,
-                r#"<path class="line" stroke="var(--{})" {} d="{}"/>"#,
-                line.colour,
-                line.style,
-                self.path(&line.points)
-            );
-        }
+        lines.iter().for_each(|line| self.draw_path(line.colour, line.style, &line.points, svg));
         let ends: Vec<f64> = lines.iter().map(|line| self.end(line)).collect();
         let places = apart(&ends, 2.0 * LINE + 2.0, self.top..self.bottom - LINE);
         for (line, place) in lines.iter().zip(places) {
@@ -141,6 +133,11 @@ impl Axes {
                 );
             }
         }
+    }
+
+    /// Points joined by a line.
+    pub fn draw_path(&self, colour: &str, style: &str, points: &[(f64, f64)], svg: &mut String) {
+        let _ = write!(svg, r#"<path class="line" stroke="var(--{colour})" {style} d="{}"/>"#, self.path(points));
     }
 
     /// The height of a line's last value.

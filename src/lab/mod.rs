@@ -8,7 +8,7 @@
 //! - [`run`]: runs what is missing, one run after another. - [`cluster`]: the processes of one run.
 //! - [`worker`]: one worker process. - [`store`]: the samples, as workers read them. - [`shared`]: gradients that they share.
 //! - [`link`]: the daemon's link: [`network`] namespaces shaped by the kernel, or [`pace`], a forwarder.
-//! - [`record`]: what is written of a run. - [`report`]: the page that shows it.
+//! - [`record`]: what is written of a run. - [`report`]: what the records show: a page, tables, and docs/results.md.
 
 pub mod cluster;
 pub mod experiment;

@@ -250,6 +250,40 @@ mod tests {
         assert!(Crossover::new(&PlanInput { size: Size::Workers(7), ..known }).is_err());
     }
 
+    #[test]
+    fn text_and_json_say_when_draco_is_faster() {
+        use super::super::{Conditioning, PlanReport, plan_measured};
+        let planned = |input: &PlanInput| {
+            plan_measured(input, &|_, _| Some((Conditioning { honest: 2.0, least: 30.0, exhaustive: true }, 0.0)))
+        };
+        let fifteen = |compression| PlanInput { dimension: 11_000_000, ..job(15, 2, compression, "100Gb/s", "50ms") };
+        let words = |report: &PlanReport| report.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        // C = 52.8 ms: with r_c = 11 the break-even is at a gradient of 4.8 ms.
+        let report = planned(&fifteen(11)).unwrap();
+        let text = words(&report);
+        for part in [
+            "Against Draco, which repeats: compression 1, 3 groups of 5",
+            "Solon 750 ms 1/11 803 ms 755 ms",
+            "Draco 250 ms whole 303 ms 303 ms",
+            "sent Draco is faster: Solon takes 2.65 times as long. The download hides what the upload saves.",
+            "relayed Draco is faster: Solon takes 2.49 times as long. Break-even at a link of",
+        ] {
+            assert!(text.contains(part), "{part}\n{report}");
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["crossover"]["relayed"]["faster"], "draco");
+        assert_eq!(json["crossover"]["sent"]["break_even"], "never");
+        let time = json["crossover"]["relayed"]["break_even"]["at"]["gradient_time"].as_f64().unwrap();
+        assert!((time / 4.8e-3 - 1.0).abs() < 0.02, "{time}");
+        let quickly = PlanInput { gradient_time: Seconds::parse("1ms").ok(), ..fifteen(11) };
+        assert!(words(&planned(&quickly).unwrap()).contains("relayed Solon is faster: Draco takes 2.9"));
+        for other in [fifteen(1), PlanInput { link: None, ..fifteen(11) }] {
+            let report = planned(&other).unwrap();
+            assert!(!report.to_string().contains("Against Draco") && report.crossover.is_none());
+            assert!(serde_json::to_value(&report).unwrap().get("crossover").is_none());
+        }
+    }
+
     proptest! {
         #[test]
         fn times_and_break_even_are_those_of_a_round_gone_through_chunk_by_chunk(

@@ -1,0 +1,220 @@
+//! Seconds to an accuracy, and how many times longer others take for it than Solon.
+//!
+//! A run has reached an accuracy at the first step that was judged to have it. A run that never does has no time: then it is said that
+//! it did not, and that it would have taken longer than all of it.
+
+use super::robust;
+use super::statistics::{Estimate, deviation, mean, ratio};
+use super::table::{Cell, Table};
+use super::variants::{Experiment, Job, Variant, digits};
+use crate::lab::record::Run;
+
+/// One rule, one accuracy, in one job, against Solon.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Comparison {
+    pub label: String,
+    pub target: f64,
+    /// Seconds of the runs that reached it.
+    pub seconds: Vec<f64>,
+    /// How many runs there are.
+    pub runs: usize,
+    /// Seconds of the longest run that did not.
+    pub without: Option<f64>,
+    pub against: Against,
+}
+
+/// How many times longer than Solon.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Against {
+    /// This is what others are compared with.
+    Itself,
+    /// So many times, over seeds.
+    Times(Estimate),
+    /// More than so many times, as some runs ended before they were there.
+    More(f64),
+    /// There is no Solon that reached it, or none with a seed in common.
+    Nothing,
+}
+
+/// Seconds in which `run` reaches `target`.
+pub(super) fn time_to(run: &Run, target: f64) -> Option<f64> {
+    run.steps.iter().find(|step| step.accuracy.is_some_and(|accuracy| accuracy >= target)).map(|step| step.seconds)
+}
+
+/// All variants of a job, for a target.
+pub(super) fn compare(variants: &[&Variant], target: f64) -> Vec<Comparison> {
+    let reached = |variant: &Variant| variant.runs.iter().filter_map(|run| time_to(run, target)).collect::<Vec<_>>();
+    let whole =
+        |variant: &&&Variant| variant.settings().rule == "solon" && reached(variant).len() == variant.runs.len();
+    let of = |variant: &Variant| mean(&reached(variant)).unwrap_or(f64::INFINITY);
+    let best = variants.iter().filter(whole).min_by(|a, b| of(a).total_cmp(&of(b)));
+    let compare = |variant: &&Variant| {
+        let against = match best {
+            None => Against::Nothing,
+            Some(best) if std::ptr::eq(*best, *variant) => Against::Itself,
+            Some(best) => against(best, variant, target),
+        };
+        let late = variant.runs.iter().filter(|run| time_to(run, target).is_none());
+        Comparison {
+            label: variant.label.clone(),
+            target,
+            seconds: reached(variant),
+            runs: variant.runs.len(),
+            without: late.map(|run| run.outcome.seconds).reduce(f64::max),
+            against,
+        }
+    };
+    variants.iter().map(compare).collect()
+}
+
+fn against(solon: &Variant, other: &Variant, target: f64) -> Against {
+    let mut all = true;
+    let ratios: Vec<f64> = solon
+        .paired(other)
+        .filter_map(|(ours, theirs)| {
+            let own = time_to(ours, target)?;
+            let its = time_to(theirs, target);
+            all &= its.is_some();
+            Some(its.unwrap_or(theirs.outcome.seconds) / own)
+        })
+        .collect();
+    match ratio(&ratios) {
+        Some(estimate) if all => Against::Times(estimate),
+        Some(estimate) => Against::More(estimate.mean),
+        None => Against::Nothing,
+    }
+}
+
+/// A table per job: rules by targets, with seconds and times.
+pub(super) fn tables(experiment: &Experiment) -> Vec<(String, Table)> {
+    let jobs = experiment.jobs();
+    let title = |job: &Job| job.title(&jobs);
+    jobs.iter()
+        .map(|(job, variants)| {
+            (title(job), table(variants, &experiment.about.targets, robust::honest(experiment, job)))
+        })
+        .collect()
+}
+
+fn table(variants: &[&Variant], targets: &[f64], honest: Option<f64>) -> Table {
+    let mut table = Table::new(&["rule"]);
+    for target in targets {
+        let percent = digits(100.0 * target);
+        table.headings.extend([format!("seconds to {percent} %"), "times Solon's".into()]);
+    }
+    table.headings.push("at the end".into());
+    let columns: Vec<Vec<Comparison>> = targets.iter().map(|&target| compare(variants, target)).collect();
+    for (row, variant) in variants.iter().enumerate() {
+        let mut cells = vec![Cell::plain(&variant.label)];
+        cells.extend(columns.iter().flat_map(|column| [seconds(&column[row]), times(&column[row].against)]));
+        cells.push(robust::cell(variant, honest));
+        table.rows.push(cells);
+    }
+    table
+}
+
+/// `12.3 ± 0.4`, or that it was not reached.
+fn seconds(comparison: &Comparison) -> Cell {
+    let Comparison { seconds, runs, without, .. } = comparison;
+    let reached = match (mean(seconds), deviation(seconds)) {
+        (Some(mean), Some(deviation)) => format!("{} ± {}", digits(mean), digits(deviation)),
+        (Some(mean), None) => digits(mean),
+        (None, _) => String::new(),
+    };
+    match without {
+        None => Cell::plain(reached),
+        Some(longest) => {
+            let of = if *runs > 1 { format!(" in {} of {runs}", runs - seconds.len()) } else { String::new() };
+            Cell::missing(format!("{reached} not reached{of} ({} s)", digits(*longest)).trim_start())
+        }
+    }
+}
+
+/// `4.1 (3.9 to 4.4)`.
+fn times(against: &Against) -> Cell {
+    match against {
+        Against::Itself => Cell::plain("1"),
+        Against::Times(Estimate { mean, interval: Some([low, high]), .. }) => {
+            Cell::plain(format!("{} ({} to {})", digits(*mean), digits(*low), digits(*high)))
+        }
+        Against::Times(Estimate { mean, interval: None, .. }) => Cell::plain(format!("{} (one seed)", digits(*mean))),
+        Against::More(least) => Cell::missing(format!("more than {}", digits(*least))),
+        Against::Nothing => Cell::missing("–"),
+    }
+}
+
+/// How the tables were made.
+pub(super) const LEGEND: &str = "Seconds until the first judged step with that accuracy, mean ± standard deviation over seeds. Times Solon's: the \
+    geometric mean of the ratio of both times, paired by seed, with Student's interval of 95 % over the logarithms. A run that \
+    ended below counts with all of its seconds, so the ratio is larger than that. Where Solon stands several times, the \
+    fastest is compared with. ✗ as in the table of accuracies.";
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{experiment, run, timed};
+    use super::*;
+
+    /// Of the runs, which are those of one job.
+    fn compared(runs: Vec<Run>, target: f64) -> Vec<Comparison> {
+        let experiment = experiment(runs);
+        compare(&experiment.jobs()[0].1, target)
+    }
+
+    #[test]
+    fn a_run_has_reached_an_accuracy_at_the_first_step_judged_to_have_it() {
+        let run = timed("solon", 1, &[(1.0, 0.2), (2.0, 0.5), (3.0, 0.45), (4.0, 0.6)]);
+        assert_eq!([0.5, 0.6, 0.7].map(|target| time_to(&run, target)), [Some(2.0), Some(4.0), None]);
+    }
+
+    #[test]
+    fn ratios_are_paired_by_seed() {
+        let found = compared(
+            vec![
+                timed("solon", 1, &[(1.0, 0.9)]),
+                timed("solon", 2, &[(3.0, 0.9)]),
+                timed("median", 2, &[(12.0, 0.9)]),
+                timed("median", 1, &[(4.0, 0.9)]),
+            ],
+            0.9,
+        );
+        assert_eq!(found[0].against, Against::Itself);
+        let Against::Times(times) = &found[1].against else { panic!("{found:?}") };
+        assert!((times.mean - 4.0).abs() < 1e-12 && times.count == 2);
+        let [low, high] = times.interval.unwrap();
+        assert!((low - 4.0).abs() < 1e-9 && (high - 4.0).abs() < 1e-9, "twice the same ratio: {times:?}");
+    }
+
+    #[test]
+    fn who_never_gets_there_is_said_not_to_with_a_bound() {
+        let found = compared(
+            vec![
+                timed("solon", 1, &[(2.0, 0.9)]),
+                timed("solon", 2, &[(2.0, 0.9)]),
+                timed("krum", 1, &[(8.0, 0.9)]),
+                timed("krum", 2, &[(32.0, 0.4)]),
+            ],
+            0.9,
+        );
+        assert!(matches!(found[1].against, Against::More(least) if (least - 8.0).abs() < 1e-9), "{found:?}");
+        assert_eq!((found[1].seconds.clone(), found[1].runs, found[1].without), (vec![8.0], 2, Some(32.0)));
+        assert_eq!(seconds(&found[1]).text, "8 not reached in 1 of 2 (32 s)");
+        assert_eq!(times(&found[1].against).text, "more than 8");
+    }
+
+    #[test]
+    fn nothing_is_compared_with_a_solon_that_did_not_get_there() {
+        let found = compared(vec![timed("solon", 1, &[(2.0, 0.5)]), timed("mean", 1, &[(1.0, 0.9)])], 0.9);
+        assert_eq!(found[1].against, Against::Nothing);
+        assert_eq!(seconds(&found[0]).text, "not reached (2 s)");
+    }
+
+    #[test]
+    fn the_table_has_a_pair_of_columns_per_target() {
+        let mut experiment = experiment(vec![run("mean", None, 1, 0.9), run("solon", None, 1, 0.9)]);
+        experiment.about.targets = vec![0.5, 0.85];
+        let (title, table) = tables(&experiment).remove(0);
+        assert_eq!(title, "no attack");
+        assert_eq!(table.headings[3..5], ["seconds to 85 %", "times Solon's"]);
+        assert!(table.rows.iter().all(|row| row.len() == table.headings.len()));
+    }
+}

@@ -1,0 +1,261 @@
+//! The runs of an experiment by variant, and variants by what they have in common.
+
+use std::path::{Path, PathBuf};
+
+use super::statistics::mean;
+use crate::lab::record::{About, Run, Settings, Step, Who, place};
+
+/// An experiment, as far as it was run.
+pub(super) struct Experiment {
+    pub about: About,
+    /// In the order of the file; those without any whole run, too.
+    pub variants: Vec<Variant>,
+}
+
+/// All runs of the same settings, one per seed.
+pub(super) struct Variant {
+    pub name: String,
+    /// Whole runs, by seed. Their settings are the same.
+    pub runs: Vec<Run>,
+    /// Runs that are not there, or not whole.
+    pub missing: Vec<PathBuf>,
+    /// What it is called among the others: its rule, and what sets it apart from those with the same rule and attack.
+    pub label: String,
+}
+
+/// What variants that can be compared have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Job {
+    pub data: String,
+    pub hidden: usize,
+    pub link: Option<f64>,
+    pub gradient_time: Option<f64>,
+    pub attack: Option<String>,
+    pub who: Who,
+}
+
+impl Experiment {
+    pub fn new(about: About, runs: Vec<Run>) -> Experiment {
+        let mut variants: Vec<Variant> = Vec::new();
+        for path in &about.runs {
+            let name = path.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned();
+            if variants.iter().all(|variant| variant.name != name) {
+                variants.push(Variant { label: name.clone(), name, runs: Vec::new(), missing: Vec::new() });
+            }
+        }
+        for variant in &mut variants {
+            variant.runs = runs.iter().filter(|run| run.manifest.variant == variant.name).cloned().collect();
+            variant.runs.sort_by_key(|run| run.manifest.seed);
+            let there =
+                |path: &PathBuf| variant.runs.iter().any(|run| place(&variant.name, run.manifest.seed) == *path);
+            let own = |path: &&PathBuf| path.parent() == Some(Path::new(&variant.name));
+            variant.missing = about.runs.iter().filter(own).filter(|path| !there(path)).cloned().collect();
+        }
+        let labels: Vec<String> = variants.iter().map(|variant| label(variant, &variants)).collect();
+        variants.iter_mut().zip(labels).for_each(|(variant, label)| variant.label = label);
+        Experiment { about, variants }
+    }
+
+    /// Variants with whole runs.
+    pub fn present(&self) -> impl Iterator<Item = &Variant> {
+        self.variants.iter().filter(|variant| !variant.runs.is_empty())
+    }
+
+    /// Variants that can be compared with each other, in the order of the first of each.
+    pub fn jobs(&self) -> Vec<(Job, Vec<&Variant>)> {
+        let mut jobs: Vec<(Job, Vec<&Variant>)> = Vec::new();
+        for variant in self.present() {
+            let job = Job::of(variant.settings());
+            match jobs.iter_mut().find(|(other, _)| *other == job) {
+                Some((_, variants)) => variants.push(variant),
+                None => jobs.push((job, vec![variant])),
+            }
+        }
+        jobs
+    }
+
+    /// Paths of runs that are not there.
+    pub fn missing(&self) -> Vec<&PathBuf> {
+        self.variants.iter().flat_map(|variant| &variant.missing).collect()
+    }
+
+    /// All runs.
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.variants.iter().flat_map(|variant| &variant.runs)
+    }
+}
+
+impl Job {
+    pub fn of(settings: &Settings) -> Job {
+        Job {
+            data: settings.data.clone(),
+            hidden: settings.hidden,
+            link: settings.link,
+            gradient_time: settings.gradient_time,
+            attack: settings.attack.clone(),
+            who: settings.who,
+        }
+    }
+
+    /// The attack, and who lies if that changes.
+    pub fn attack(&self) -> String {
+        let who = serde_json::to_value(self.who).ok().and_then(|name| Some(name.as_str()?.replace('-', " ")));
+        match (&self.attack, self.who) {
+            (None, _) => "no attack".into(),
+            (Some(attack), Who::Fixed) => attack.clone(),
+            (Some(attack), _) => format!("{attack}, {}", who.unwrap_or_default()),
+        }
+    }
+
+    /// The attack, and whatever else is not the same in all of `jobs`.
+    pub fn title(&self, jobs: &[(Job, Vec<&Variant>)]) -> String {
+        let differs = |different: &dyn Fn(&Job) -> bool| jobs.iter().any(|(job, _)| different(job));
+        let mut title = self.attack();
+        if differs(&|job| job.data != self.data) {
+            title = format!("{title}, {}", self.data);
+        }
+        if differs(&|job| job.hidden != self.hidden) {
+            title = format!("{title}, {} hidden", self.hidden);
+        }
+        if differs(&|job| job.link != self.link) {
+            title = format!("{title}, {}", self.link.map_or("no link".into(), speed));
+        }
+        if differs(&|job| job.gradient_time != self.gradient_time) {
+            title = format!(
+                "{title}, {}",
+                self.gradient_time.map_or("computed".into(), |time| format!("{} a sample", seconds(time)))
+            );
+        }
+        title
+    }
+}
+
+impl Variant {
+    /// Those of all its runs.
+    pub fn settings(&self) -> &Settings {
+        &self.runs[0].manifest.settings
+    }
+
+    /// The run with this seed.
+    pub fn run(&self, seed: u64) -> Option<&Run> {
+        self.runs.iter().find(|run| run.manifest.seed == seed)
+    }
+
+    /// Runs of both with the same seed.
+    pub fn paired<'a>(&'a self, other: &'a Variant) -> impl Iterator<Item = (&'a Run, &'a Run)> {
+        self.runs.iter().filter_map(|run| Some((run, other.run(run.manifest.seed)?)))
+    }
+
+    /// Final accuracies of the runs that have one.
+    pub fn accuracies(&self) -> Vec<f64> {
+        self.runs.iter().filter_map(|run| run.outcome.accuracy).collect()
+    }
+
+    /// The largest distance from the honest weights, over steps and runs.
+    pub fn difference(&self) -> Option<f64> {
+        let of = |run: &Run| {
+            run.steps.iter().map(|step| step.difference).chain([run.outcome.difference]).flatten().reduce(f64::max)
+        };
+        self.runs.iter().filter_map(of).reduce(f64::max)
+    }
+
+    /// Step, seconds and accuracy, means over the runs that were judged there.
+    pub fn curve(&self) -> Vec<(f64, f64, f64)> {
+        let mut steps: Vec<u64> = self.judged().map(|(step, ..)| step).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        let at = |number: u64| {
+            let there = || self.judged().filter(move |(step, ..)| *step == number);
+            let seconds: Vec<f64> = there().map(|(_, seconds, _)| seconds).collect();
+            let accuracies: Vec<f64> = there().map(|(_, _, accuracy)| accuracy).collect();
+            Some((number as f64, mean(&seconds)?, mean(&accuracies)?))
+        };
+        steps.into_iter().filter_map(at).collect()
+    }
+
+    fn judged(&self) -> impl Iterator<Item = (u64, f64, f64)> + '_ {
+        let steps = self.runs.iter().flat_map(|run| &run.steps);
+        steps.filter_map(|step| Some((step.step, step.seconds, step.accuracy?)))
+    }
+
+    /// The mean over steps, then over runs, of what `part` takes; steps that ended the run do not count.
+    pub fn mean(&self, part: impl Fn(&Step) -> f64) -> Option<f64> {
+        let runs: Vec<f64> = self.runs.iter().filter_map(|run| mean_of(run, &part)).collect();
+        mean(&runs)
+    }
+}
+
+/// The mean over the steps of a run; those that ended it do not count.
+pub(super) fn mean_of(run: &Run, part: impl Fn(&Step) -> f64) -> Option<f64> {
+    let values: Vec<f64> = run.steps.iter().filter(|step| !step.undecodable).map(part).collect();
+    mean(&values)
+}
+
+/// Its rule, and what sets it apart from `others` with the same rule in the same job.
+fn label(variant: &Variant, others: &[Variant]) -> String {
+    let Some(run) = variant.runs.first() else { return variant.name.clone() };
+    let own = &run.manifest.settings;
+    let like = |other: &&Variant| {
+        other.runs.first().is_some_and(|run| {
+            let settings = &run.manifest.settings;
+            settings.rule == own.rule && Job::of(settings) == Job::of(own)
+        })
+    };
+    let others: Vec<&Settings> = others.iter().filter(like).map(Variant::settings).collect();
+    let differs = |different: &dyn Fn(&Settings) -> bool| others.iter().any(|other| different(other));
+    let mut label = own.rule.clone();
+    if differs(&|other| other.compression != own.compression) {
+        label += &format!(", r_c = {}", own.compression);
+    }
+    if differs(&|other| other.workers != own.workers) {
+        label += &format!(", P = {}", own.workers);
+    }
+    if differs(&|other| other.adversaries != own.adversaries) {
+        label += &format!(", for {} liars", own.adversaries);
+    }
+    if differs(&|other| other.liars != own.liars) {
+        label += &format!(", {} lie", own.liars);
+    }
+    if differs(&|other| other.batch != own.batch) {
+        label += &format!(", batch {}", own.batch);
+    }
+    if differs(&|other| other.rate != own.rate) {
+        label += &format!(", rate {}", own.rate);
+    }
+    if differs(&|other| other.momentum_at != own.momentum_at || other.momentum != own.momentum) {
+        label += &format!(", momentum {}", own.momentum);
+    }
+    label
+}
+
+/// `1 Gb/s`.
+pub(super) fn speed(bytes_per_second: f64) -> String {
+    let bits = 8.0 * bytes_per_second;
+    match bits {
+        ..1e6 => format!("{} kb/s", digits(bits / 1e3)),
+        ..1e9 => format!("{} Mb/s", digits(bits / 1e6)),
+        _ => format!("{} Gb/s", digits(bits / 1e9)),
+    }
+}
+
+/// `12.5 ms`.
+pub(super) fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..1e-3 => format!("{} us", digits(seconds * 1e6)),
+        ..1.0 => format!("{} ms", digits(seconds * 1e3)),
+        _ => format!("{} s", digits(seconds)),
+    }
+}
+
+/// To three digits, without zeros behind the point: `1`, `1.25`, `690`, `12300`.
+pub(super) fn digits(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let decimals = (2 - value.abs().log10().floor() as i32).clamp(0, 9) as usize;
+    let text = format!("{value:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').into(),
+        false => text,
+    }
+}
