@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::curves::{emulation, round};
 use super::figure::{Figure, Fill, Key, Panel, Shape, block};
 use super::table::{Cell, Table};
-use super::variants::{Experiment, Variant, digits};
+use super::variants::{Experiment, Job, Variant, fixed};
 use crate::lab::record::Step;
 use crate::svg::{LINE, escape};
 
@@ -40,13 +40,38 @@ const BAR: f64 = 20.0;
 const THIN: f64 = 4.0;
 const ROW: f64 = BAR + 4.0 * (THIN + 1.0) + 16.0;
 
-/// The jobs whose steps are shown: those without liars, or all if there are none. Liars change what a daemon has to do little,
-/// and what a step takes less.
-fn shown(experiment: &Experiment) -> Vec<(String, Vec<&Variant>)> {
+/// What is shown together: a title, and variants by name.
+type Shown<'a> = Vec<(String, Vec<(String, &'a Variant)>)>;
+
+/// Each rule once for each link and gradient time: without liars, or with its first attack if it was never run without.
+fn shown(experiment: &Experiment) -> Shown<'_> {
     let jobs = experiment.jobs();
-    let honest = jobs.iter().any(|(job, _)| job.attack.is_none());
-    let titled = jobs.iter().filter(|(job, _)| !honest || job.attack.is_none());
-    titled.map(|(job, variants)| (job.title(&jobs), variants.clone())).collect()
+    let mut kinds: Vec<(&Job, Vec<(&str, &Variant)>)> = Vec::new();
+    for (job, variants) in &jobs {
+        let at = kinds.iter().position(|(kind, _)| kind.is_like(job)).unwrap_or_else(|| {
+            kinds.push((job, Vec::new()));
+            kinds.len() - 1
+        });
+        for variant in variants {
+            let own = variant.label.as_str();
+            match kinds[at].1.iter_mut().find(|(label, _)| *label == own) {
+                Some((_, before)) if before.settings().attack.is_none() || job.attack.is_some() => {}
+                Some((_, before)) => *before = variant,
+                None => kinds[at].1.push((own, variant)),
+            }
+        }
+    }
+    let named = |(label, variant): (&str, &'_ Variant)| match &variant.settings().attack {
+        Some(attack) => format!("{label}, {attack}"),
+        None => label.to_string(),
+    };
+    kinds
+        .into_iter()
+        .map(|(job, variants)| {
+            let title = job.conditions(&jobs);
+            (title, variants.into_iter().map(|(label, variant)| (named((label, variant)), variant)).collect())
+        })
+        .collect()
 }
 
 /// The figure, with a panel per job; nothing without steps.
@@ -74,11 +99,12 @@ pub(super) fn figure(experiment: &Experiment) -> Option<Figure> {
     })
 }
 
-fn panel(title: &str, variants: &[&Variant]) -> Option<Panel> {
+fn panel(title: &str, variants: &[(String, &Variant)]) -> Option<Panel> {
     let total = |variant: &Variant| variant.mean(|step| step.step_ms);
     let busiest = |variant: &Variant| BUSY.iter().filter_map(|(_, part)| variant.mean(part)).fold(0.0, f64::max);
-    let shown: Vec<(&Variant, f64)> = variants.iter().filter_map(|variant| Some((*variant, total(variant)?))).collect();
-    let longest = shown.iter().map(|(variant, total)| total.max(busiest(variant))).reduce(f64::max)?.max(1e-6);
+    let shown: Vec<(&str, &Variant, f64)> =
+        variants.iter().filter_map(|(label, variant)| Some((label.as_str(), *variant, total(variant)?))).collect();
+    let longest = shown.iter().map(|(_, variant, total)| total.max(busiest(variant))).reduce(f64::max)?.max(1e-6);
     let scale = (RIGHT - LEFT) / longest;
     let mut svg = format!(r#"<text class="head" x="{LEFT}" y="16">{}</text>"#, escape(title));
     let (mut y, mut described) = (30.0, Vec::new());
@@ -97,13 +123,13 @@ fn panel(title: &str, variants: &[&Variant]) -> Option<Panel> {
         (LEFT + RIGHT) / 2.0,
         bottom + 17.0 + LINE
     );
-    for (variant, total) in shown {
+    for (label, variant, total) in shown {
         let _ = write!(
             svg,
             r#"<text class="end name" style="fill: var(--text)" x="{}" y="{:.1}">{}</text>"#,
             LEFT - 8.0,
             y + BAR / 2.0 + 4.5,
-            escape(&variant.label)
+            escape(label)
         );
         let emulated = variant.settings().gradient_time.is_some();
         let mut x = LEFT;
@@ -120,7 +146,7 @@ fn panel(title: &str, variants: &[&Variant]) -> Option<Panel> {
             r#"<text class="value" x="{:.1}" y="{:.1}">{} ms</text>"#,
             x + 6.0,
             y + BAR / 2.0 + 4.5,
-            digits(total)
+            fixed(total)
         );
         for (at, (name, part)) in BUSY.into_iter().enumerate() {
             let width = scale * variant.mean(part).unwrap_or(0.0);
@@ -128,7 +154,7 @@ fn panel(title: &str, variants: &[&Variant]) -> Option<Panel> {
                 svg += &block(name, LEFT, y + BAR + 2.0 + at as f64 * (THIN + 1.0), width, THIN, Fill::Plain);
             }
         }
-        described.push(format!("{} {} ms", variant.label, digits(total)));
+        described.push(format!("{label} {} ms", fixed(total)));
         y += ROW;
     }
     let description = format!("A step takes: {}.", described.join("; "));
@@ -140,16 +166,16 @@ pub(super) fn tables(experiment: &Experiment) -> Vec<(String, Table)> {
     shown(experiment).into_iter().map(|(title, variants)| (title, table(&variants))).collect()
 }
 
-fn table(variants: &[&Variant]) -> Table {
+fn table(variants: &[(String, &Variant)]) -> Table {
     let mut table = Table::new(&["milliseconds", "step"]);
     table.headings.extend(WALL.iter().map(|(name, _)| (*name).to_string()));
     table.headings.extend(BUSY.iter().map(|(name, _)| format!("busy: {name}")));
-    for variant in variants {
+    for (label, variant) in variants {
         let cell = |part: fn(&Step) -> f64| match variant.mean(part) {
-            Some(mean) => Cell::plain(short(mean)),
+            Some(mean) => Cell::plain(fixed(mean)),
             None => Cell::missing("–"),
         };
-        let mut row = vec![Cell::plain(&variant.label), cell(|step| step.step_ms)];
+        let mut row = vec![Cell::plain(label), cell(|step| step.step_ms)];
         row.extend(WALL.iter().map(|(name, part)| {
             let mut cell = cell(*part);
             if *name == "compute" && variant.settings().gradient_time.is_some() {
@@ -161,11 +187,6 @@ fn table(variants: &[&Variant]) -> Table {
         table.rows.push(row);
     }
     table
-}
-
-/// To a hundredth, or three digits.
-fn short(milliseconds: f64) -> String {
-    if milliseconds < 1.0 { format!("{milliseconds:.2}") } else { digits(milliseconds) }
 }
 
 #[cfg(test)]
@@ -209,10 +230,16 @@ mod tests {
     }
 
     #[test]
-    fn steps_with_liars_are_shown_only_if_there_are_no_others() {
-        let attacked = || run("solon", Some("reverse"), 1, 0.9);
-        let titles = |runs| shown(&experiment(runs)).into_iter().map(|(title, _)| title).collect::<Vec<_>>();
-        assert_eq!(titles(vec![attacked(), run("solon", None, 1, 0.9)]), ["no attack"]);
-        assert_eq!(titles(vec![attacked()]), ["reverse"]);
+    fn each_rule_is_shown_once_and_without_liars_if_it_was_run_so() {
+        let runs = vec![
+            run("median", Some("reverse"), 1, 0.9),
+            run("solon", Some("reverse"), 1, 0.9),
+            run("solon", Some("alie"), 1, 0.9),
+            run("median", None, 1, 0.9),
+        ];
+        let experiment = experiment(runs);
+        let shown = shown(&experiment);
+        let names: Vec<&str> = shown[0].1.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((shown.len(), names), (1, vec!["median", "solon, reverse"]));
     }
 }

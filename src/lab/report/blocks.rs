@@ -4,7 +4,7 @@ use super::figure::Figure;
 use super::table::{Cell, Table};
 use super::variants::{Experiment, Variant, digits, seconds, speed};
 use super::{bars, crossing, crossover, curves, robust, speed as race};
-use crate::lab::record::{MomentumAt, Picture, Run, Shaping, Who};
+use crate::lab::record::{MomentumAt, Picture, Push, Run, Shaping, Who};
 
 /// A piece of a page.
 pub(super) enum Block {
@@ -185,15 +185,13 @@ fn facts(experiment: &Experiment) -> Table {
         ("training", of(&|v| training(v))),
         ("link (measured)", link(experiment)),
         (
-            "gradients",
-            of(&|v| match v.settings().gradient_time {
-                Some(time) => format!(
-                    "emulated: {} a sample; workers sleep for what their computing does not take",
-                    seconds(time)
-                ),
-                None => "measured: computed on this machine's cores, which all workers share".into(),
+            "updates",
+            of(&|v| match v.settings().push {
+                Push::Direct => "sent to each worker by the daemon".into(),
+                Push::Relay => "sent once by the daemon, and relayed among workers".into(),
             }),
         ),
+        ("gradients", gradients(&variants)),
         ("seeds", seeds(experiment)),
         ("machine", from_runs(&|run| run.manifest.machine.clone())),
         ("version", from_runs(&|run| run.manifest.version.clone())),
@@ -213,6 +211,25 @@ fn workers(variant: &Variant) -> String {
             settings.workers, settings.groups, settings.rule, settings.adversaries, settings.compression
         ),
     }
+}
+
+/// Which gradients take the time that they take, and which the time that is stated.
+fn gradients(variants: &[&Variant]) -> String {
+    let mut times: Vec<f64> = variants.iter().filter_map(|variant| variant.settings().gradient_time).collect();
+    times.sort_by(f64::total_cmp);
+    times.dedup();
+    let mut kinds = Vec::new();
+    if !times.is_empty() {
+        let times: Vec<String> = times.into_iter().map(seconds).collect();
+        kinds.push(format!(
+            "emulated: {} a sample; workers sleep for what their computing does not take",
+            times.join(", ")
+        ));
+    }
+    if variants.iter().any(|variant| variant.settings().gradient_time.is_none()) {
+        kinds.push("measured: computed on this machine's cores, which all workers share".into());
+    }
+    kinds.join("; ")
 }
 
 fn liars(variant: &Variant) -> String {

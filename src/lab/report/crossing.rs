@@ -8,6 +8,7 @@ use super::curves::powers;
 use super::figure::{Figure, Key, Panel, Shape, dot};
 use super::statistics::Estimate;
 use super::variants::digits;
+use crate::lab::record::Push;
 use crate::svg::{Axes, Scale};
 
 const WIDTH: f64 = 640.0;
@@ -88,11 +89,12 @@ fn panel(curve: &Curve, points: &[&Point]) -> Panel {
         scale: Scale::Logarithmic,
     };
     let title = format!(
-        "P = {}, s = {}, r_c = {}, d = {}",
+        "P = {}, s = {}, r_c = {}, d = {}, updates {}",
         curve.workers,
         curve.adversaries,
         curve.compression,
-        digits(curve.dimension as f64)
+        digits(curve.dimension as f64),
+        if curve.push == Push::Relay { "relayed" } else { "sent by the daemon" }
     );
     let mut svg = format!(r#"<text class="head" x="{}" y="16">{title}</text>"#, axes.left);
     let ticks: Vec<(f64, String)> = powers(low, high).into_iter().map(|(at, name)| (10f64.powf(at), name)).collect();

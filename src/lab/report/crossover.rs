@@ -6,7 +6,7 @@
 use super::statistics::{Estimate, estimate, mean, ratio};
 use super::table::{Cell, Table};
 use super::variants::{Experiment, Variant, digits, mean_of, seconds, speed};
-use crate::lab::record::Settings;
+use crate::lab::record::{Push, Settings};
 use crate::plan::{BreakEven, BytesPerSecond, Crossover, Duel, PlanInput, Seconds, Size};
 
 /// Solon and Draco in one job.
@@ -37,12 +37,13 @@ pub(super) struct Curve {
     pub stragglers: usize,
     pub compression: usize,
     pub dimension: usize,
+    pub push: Push,
 }
 
 impl Curve {
     fn of(settings: &Settings) -> Curve {
-        let Settings { workers, adversaries, stragglers, compression, dimension, .. } = *settings;
-        Curve { workers, adversaries, stragglers, compression, dimension }
+        let Settings { workers, adversaries, stragglers, compression, dimension, push, .. } = *settings;
+        Curve { workers, adversaries, stragglers, compression, dimension, push }
     }
 
     /// C: seconds in which the link brings a gradient of every worker.
@@ -60,7 +61,11 @@ impl Curve {
             gradient_time: Seconds::parse(&format!("{share}s")).ok(),
             ..PlanInput::new(Size::Workers(self.workers), self.dimension)
         };
-        Crossover::new(&input).ok().flatten().map(|crossover| crossover.sent)
+        let crossover = Crossover::new(&input).ok().flatten()?;
+        Some(match self.push {
+            Push::Direct => crossover.sent,
+            Push::Relay => crossover.relayed,
+        })
     }
 }
 
@@ -190,14 +195,23 @@ mod tests {
         // 120 samples over 12 workers; 12 x 400 kB at 125 MB/s.
         let curve = points[0].curve;
         assert!((points[0].share - 10e-3).abs() < 1e-15 && (curve.all_gradients(125e6) - 0.0384).abs() < 1e-12);
-        // 6 of 12 workers' samples each, and the download of all: 12 x 400 kB.
+        // Six shares, and half of the upload; the relayed download, a twelfth, is over a chunk later.
         let solon = points[0].predicted.solon.get();
-        assert!((0.0984..0.110).contains(&solon), "{solon}");
+        assert!((0.0792..0.0802).contains(&solon), "{solon}");
+        let sent = Curve { push: Push::Direct, ..curve }.predicted(125e6, 10e-3).unwrap().solon.get();
+        assert!((0.0984..0.104).contains(&sent), "{sent}");
     }
 
     #[test]
     fn the_curve_depends_on_c_over_c_alone() {
-        let curve = Curve { workers: 45, adversaries: 5, stragglers: 0, compression: 5, dimension: 1_000_000 };
+        let curve = Curve {
+            workers: 45,
+            adversaries: 5,
+            stragglers: 0,
+            compression: 5,
+            dimension: 1_000_000,
+            push: Push::Relay,
+        };
         let at = |link: f64| {
             let unit = curve.all_gradients(link);
             let duel = curve.predicted(link, 0.3 * unit).unwrap();

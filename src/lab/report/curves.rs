@@ -1,8 +1,8 @@
 //! Accuracy by steps and by seconds: a panel per attack, a line per rule.
 
 use super::figure::{Figure, Key, Panel, Shape};
-use super::robust;
-use super::variants::{Experiment, Variant, digits};
+use super::statistics::mean;
+use super::variants::{Experiment, HONEST, Job, Variant, digits};
 use crate::svg::{Axes, Scale, escape};
 
 /// Three of them fit beside each other in a file.
@@ -21,7 +21,8 @@ pub(super) enum Over {
 /// Colour and line of a rule: they differ without colour, and Solon's is over the others.
 pub(super) fn look(rule: &str) -> (&'static str, &'static str) {
     match rule {
-        "mean" => ("mean", r#"stroke-width="6" opacity="0.5""#),
+        HONEST => ("mean", r#"stroke-width="7" opacity="0.4""#),
+        "mean" => ("mean", r#"stroke-width="1.75" stroke-dasharray="6 3""#),
         "solon" => ("solon", r#"stroke-width="2.75""#),
         "draco" => ("draco", r#"stroke-width="2.25" stroke-dasharray="9 5""#),
         "signum" => ("signum", r#"stroke-width="2" stroke-dasharray="2 4""#),
@@ -42,60 +43,70 @@ const AGAIN: [&str; 3] = [
     r#"stroke-width="1.25""#,
 ];
 
+/// What is drawn together: a panel's title, and its lines by label. A job with nothing but the honest mean is in all others already.
+type Drawn<'a> = Vec<(String, Vec<(String, &'a Variant)>)>;
+
+fn drawn<'a>(experiment: &'a Experiment, jobs: &[(Job, Vec<&'a Variant>)]) -> Drawn<'a> {
+    let all = jobs.iter().map(|(job, variants)| (job.title(jobs), experiment.compared(job, variants)));
+    let mut drawn: Drawn<'a> = all.collect();
+    if drawn.iter().any(|(_, lines)| lines.len() > 1) {
+        drawn.retain(|(_, lines)| lines.iter().any(|(label, _)| label != HONEST));
+    }
+    drawn
+}
+
 /// A look for every label, in the order in which they are drawn.
-fn looks(experiment: &Experiment) -> Vec<(&str, &'static str, &'static str)> {
-    let mut looks: Vec<(&str, &str, &str)> = Vec::new();
-    for variant in experiment.present() {
-        if looks.iter().any(|(label, ..)| *label == variant.label) {
+fn looks(drawn: &Drawn<'_>) -> Vec<(String, &'static str, &'static str)> {
+    let mut looks: Vec<(String, &str, &str)> = Vec::new();
+    for (label, variant) in drawn.iter().flat_map(|(_, lines)| lines) {
+        if looks.iter().any(|(other, ..)| other == label) {
             continue;
         }
-        let (colour, style) = look(&variant.settings().rule);
-        let before = looks.iter().filter(|(_, other, _)| *other == colour).count();
+        let (colour, style) = look(if label == HONEST { HONEST } else { &variant.settings().rule });
+        let before = looks.iter().filter(|(other, before, _)| *before == colour && other != HONEST).count();
         let style = if before == 0 { style } else { AGAIN[(before - 1) % AGAIN.len()] };
-        looks.push((&variant.label, colour, style));
+        looks.push((label.clone(), colour, style));
     }
-    let order = |colour: &str| match colour {
-        "mean" => 0,
+    let order = |label: &str, colour: &str| match colour {
+        _ if label == HONEST => 0,
         "draco" => 2,
         "solon" => 3,
         _ => 1,
     };
-    looks.sort_by_key(|(_, colour, _)| order(colour));
+    looks.sort_by_key(|(label, colour, _)| order(label, colour));
     looks
 }
 
 /// The figure; nothing if nothing was judged.
 pub(super) fn figure(experiment: &Experiment, over: Over) -> Option<Figure> {
-    let (jobs, looks) = (experiment.jobs(), looks(experiment));
+    let jobs = experiment.jobs();
+    let drawn = drawn(experiment, &jobs);
+    let looks = looks(&drawn);
     let mut panels = Vec::new();
-    for (job, variants) in &jobs {
+    for (title, variants) in &drawn {
         let mut lines: Vec<(usize, Vec<(f64, f64)>)> = Vec::new();
-        for variant in variants {
-            let look = looks.iter().position(|(label, ..)| *label == variant.label).expect("all labels have a look");
-            let points: Vec<(f64, f64)> = variant
-                .curve()
-                .into_iter()
-                .map(|(step, seconds, accuracy)| match over {
-                    Over::Steps => (step, accuracy),
-                    Over::Seconds => (seconds, accuracy),
-                })
-                .collect();
+        for (label, variant) in variants {
+            let look = looks.iter().position(|(other, ..)| other == label).expect("all labels have a look");
+            let place = |(step, seconds, accuracy)| match over {
+                Over::Steps => (step, accuracy),
+                Over::Seconds => (seconds, accuracy),
+            };
+            let points: Vec<(f64, f64)> = variant.curve().into_iter().map(place).collect();
             if !points.is_empty() {
                 lines.push((look, points));
             }
         }
         lines.sort_by_key(|(look, _)| *look);
-        let ends =
-            variants.iter().map(|variant| end(variant, robust::honest(experiment, job))).collect::<Vec<_>>().join("; ");
         if !lines.is_empty() {
-            panels.push(panel(&job.title(&jobs), &format!("At the end: {ends}."), over, &lines, &looks));
+            let ends: Vec<String> = variants.iter().map(|(label, variant)| end(label, variant)).collect();
+            panels.push(panel(title, &format!("At the end: {}.", ends.join("; ")), over, &lines, &looks));
         }
     }
     if panels.is_empty() {
         return None;
     }
     let legend =
-        looks.iter().map(|(label, colour, style)| Key { text: (*label).into(), shape: Shape::Line(colour, style) });
+        looks.iter().map(|(label, colour, style)| Key { text: label.clone(), shape: Shape::Line(colour, style) });
     let (name, title, what) = match over {
         Over::Steps => ("steps", "Accuracy by steps", "after each step".to_string()),
         Over::Seconds => ("time", "Accuracy by seconds", format!("by seconds of training; {}", emulation(experiment))),
@@ -124,8 +135,8 @@ pub(super) fn emulation(experiment: &Experiment) -> String {
     .into()
 }
 
-fn end(variant: &Variant, honest: Option<f64>) -> String {
-    format!("{} {}", variant.label, robust::cell(variant, honest).text)
+fn end(label: &str, variant: &Variant) -> String {
+    mean(&variant.accuracies()).map_or(format!("{label} nothing"), |mean| format!("{label} {:.1} %", 100.0 * mean))
 }
 
 fn panel(
@@ -133,7 +144,7 @@ fn panel(
     description: &str,
     over: Over,
     lines: &[(usize, Vec<(f64, f64)>)],
-    looks: &[(&str, &'static str, &'static str)],
+    looks: &[(String, &'static str, &'static str)],
 ) -> Panel {
     let ends = || lines.iter().filter_map(|(_, points)| points.last()).map(|&(x, _)| x);
     let (last, shortest) = (ends().fold(0.0, f64::max), ends().fold(f64::INFINITY, f64::min));
@@ -159,10 +170,10 @@ fn panel(
     match (over, logarithmic) {
         (Over::Steps, _) => axes.draw_steps(&mut svg),
         (_, false) => axes.draw_marks(&round(last), "seconds", &mut svg),
-        (_, true) => axes.draw_marks(&powers(first, last), "seconds (by powers)", &mut svg),
+        (_, true) => axes.draw_marks(&powers(first, last), "seconds, logarithmic", &mut svg),
     }
     for (look, points) in lines {
-        let (_, colour, style) = looks[*look];
+        let (_, colour, style) = &looks[*look];
         let points: Vec<(f64, f64)> = points.iter().map(|&(x, accuracy)| (place(x), accuracy)).collect();
         axes.draw_path(colour, style, &points, &mut svg);
     }
@@ -185,11 +196,16 @@ pub(super) fn round(last: f64) -> Vec<(f64, String)> {
         .collect()
 }
 
-/// 1, 2 and 5 times powers of ten from `first` to `last`, at the places of their logarithms; powers alone where that would be many.
+/// Powers of ten from `first` to `last`, and numbers between them while those are few, at the places of their logarithms.
 pub(super) fn powers(first: f64, last: f64) -> Vec<(f64, String)> {
+    let decades = (last / first).log10();
     let (low, high) = (first.log10().floor() as i32, last.log10().ceil() as i32);
-    let factors: &[f64] = if (last / first).log10() < 2.2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-    let every = ((last / first).log10() / 5.0).ceil().max(1.0) as i32;
+    let factors: &[f64] = match decades {
+        ..1.7 => &[1.0, 2.0, 5.0],
+        ..3.0 => &[1.0, 3.0],
+        _ => &[1.0],
+    };
+    let every = (decades / 5.0).ceil().max(1.0) as i32;
     let marks = (low..=high)
         .filter(|power| power % every == 0)
         .flat_map(|power| factors.iter().map(move |factor| factor * 10f64.powi(power)));
@@ -209,7 +225,8 @@ mod tests {
         let names = |marks: Vec<(f64, String)>| marks.into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(" ");
         assert_eq!(names(round(10.0)), "0 5 10");
         assert_eq!(names(round(0.37)), "0 0.1 0.2 0.3");
-        assert_eq!(names(powers(0.3, 21.0)), "0.5 1 2 5 10 20");
+        assert_eq!(names(powers(0.5, 21.0)), "0.5 1 2 5 10 20");
+        assert_eq!(names(powers(0.3, 35.0)), "0.3 1 3 10 30");
         assert_eq!(names(powers(1.0, 1e4)), "1 10 100 1000 10000");
     }
 
@@ -222,7 +239,7 @@ mod tests {
             ];
             figure(&experiment(runs), Over::Seconds).unwrap().panels.remove(0).inside
         };
-        assert!(!panel(3.0).contains("by powers") && panel(30.0).contains("by powers"));
+        assert!(!panel(3.0).contains("logarithmic") && panel(30.0).contains("logarithmic"));
     }
 
     #[test]
@@ -232,9 +249,19 @@ mod tests {
         let experiment = experiment(vec![timed("mean", 1, &[(1.0, 0.5)]), timed("solon", 1, &[(1.0, 0.6)]), wide]);
         let figure = figure(&experiment, Over::Steps).unwrap();
         let keys: Vec<&str> = figure.legend.iter().map(|key| key.text.as_str()).collect();
-        assert_eq!(keys, ["mean", "solon, r_c = 2", "solon, r_c = 5"]);
+        assert_eq!(keys, [HONEST, "solon, r_c = 2", "solon, r_c = 5"]);
         assert_eq!(figure.panels[0].inside.matches("<path").count(), 3);
         assert!(figure.panels[0].inside.contains(AGAIN[0]));
+    }
+
+    #[test]
+    fn the_honest_mean_is_in_every_panel_and_has_none_of_its_own() {
+        let mut lied = timed("median", 1, &[(1.0, 0.3)]);
+        (lied.manifest.settings.attack, lied.manifest.variant) = (Some("alie".into()), "median-alie".into());
+        let experiment = experiment(vec![timed("mean", 1, &[(1.0, 0.5)]), lied]);
+        let figure = figure(&experiment, Over::Steps).unwrap();
+        assert_eq!(figure.panels.iter().map(|panel| panel.title.as_str()).collect::<Vec<_>>(), ["alie"]);
+        assert!(figure.panels[0].description.contains("mean, nobody lies 50.0 %; median 30.0 %"));
     }
 
     #[test]

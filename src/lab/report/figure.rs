@@ -115,7 +115,8 @@ impl Figure {
                 escape(&key.text)
             );
         }
-        let _ = write!(html, "</ul>\n<div class=\"panels {}\">", if self.panels.len() > 1 { "several" } else { "one" });
+        let small = self.panels.first().is_some_and(|panel| panel.width < FILE / 2.0);
+        let _ = write!(html, "</ul>\n<div class=\"panels {}\">", if small { "small" } else { "large" });
         for (index, panel) in self.panels.iter().enumerate() {
             let id = format!("{}-{index}", self.name);
             let _ = writeln!(

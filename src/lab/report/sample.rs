@@ -1,7 +1,9 @@
 //! Made-up records, for tests.
 
 use super::variants::Experiment;
-use crate::lab::record::{About, Manifest, MomentumAt, Outcome, Picture, Run, Settings, Shaping, Step, Who, place};
+use crate::lab::record::{
+    About, Manifest, MomentumAt, Outcome, Picture, Push, Run, Settings, Shaping, Step, Who, place,
+};
 
 /// What is said about runs.
 pub(super) fn about(runs: &[Run]) -> About {
@@ -74,6 +76,7 @@ pub(super) fn run(rule: &str, attack: Option<&str>, seed: u64, accuracy: f64) ->
         liars: if attack.is_some() { 2 } else { 0 },
         who: Who::Fixed,
         link: Some(125e6),
+        push: Push::Relay,
         gradient_time: None,
     };
     let manifest = Manifest {

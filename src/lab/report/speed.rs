@@ -6,14 +6,13 @@
 use super::robust;
 use super::statistics::{Estimate, deviation, mean, ratio};
 use super::table::{Cell, Table};
-use super::variants::{Experiment, Job, Variant, digits};
+use super::variants::{Experiment, HONEST, Job, Variant, digits, fixed, spread};
 use crate::lab::record::Run;
 
 /// One rule, one accuracy, in one job, against Solon.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Comparison {
     pub label: String,
-    pub target: f64,
     /// Seconds of the runs that reached it.
     pub seconds: Vec<f64>,
     /// How many runs there are.
@@ -41,30 +40,35 @@ pub(super) fn time_to(run: &Run, target: f64) -> Option<f64> {
     run.steps.iter().find(|step| step.accuracy.is_some_and(|accuracy| accuracy >= target)).map(|step| step.seconds)
 }
 
-/// All variants of a job, for a target.
-pub(super) fn compare(variants: &[&Variant], target: f64) -> Vec<Comparison> {
+/// All of a job, for a target.
+pub(super) fn compare(compared: &[(String, &Variant)], target: f64) -> Vec<Comparison> {
     let reached = |variant: &Variant| variant.runs.iter().filter_map(|run| time_to(run, target)).collect::<Vec<_>>();
-    let whole =
-        |variant: &&&Variant| variant.settings().rule == "solon" && reached(variant).len() == variant.runs.len();
+    let all = |variant: &&Variant| variant.settings().rule == "solon" && reached(variant).len() == variant.runs.len();
     let of = |variant: &Variant| mean(&reached(variant)).unwrap_or(f64::INFINITY);
-    let best = variants.iter().filter(whole).min_by(|a, b| of(a).total_cmp(&of(b)));
-    let compare = |variant: &&Variant| {
-        let against = match best {
+    let solon = compared.iter().map(|(_, variant)| *variant).filter(all).min_by(|a, b| of(a).total_cmp(&of(b)));
+    let compare = |(label, variant): &(String, &Variant)| {
+        let against = match solon {
             None => Against::Nothing,
-            Some(best) if std::ptr::eq(*best, *variant) => Against::Itself,
-            Some(best) => against(best, variant, target),
+            Some(solon) if std::ptr::eq(solon, *variant) => Against::Itself,
+            Some(solon) => against(solon, variant, target),
         };
         let late = variant.runs.iter().filter(|run| time_to(run, target).is_none());
         Comparison {
-            label: variant.label.clone(),
-            target,
+            label: label.clone(),
             seconds: reached(variant),
             runs: variant.runs.len(),
             without: late.map(|run| run.outcome.seconds).reduce(f64::max),
             against,
         }
     };
-    variants.iter().map(compare).collect()
+    compared.iter().map(compare).collect()
+}
+
+/// What there is to compare: with each title, the job and all of it, but for jobs that have nothing but the honest mean.
+pub(super) fn contests(experiment: &Experiment) -> Vec<(String, Job, Vec<(String, &Variant)>)> {
+    let jobs = experiment.jobs();
+    let all = jobs.iter().map(|(job, variants)| (job.title(&jobs), job.clone(), experiment.compared(job, variants)));
+    all.filter(|(_, _, compared)| compared.iter().any(|(label, _)| label != HONEST)).collect()
 }
 
 fn against(solon: &Variant, other: &Variant, target: f64) -> Against {
@@ -87,25 +91,23 @@ fn against(solon: &Variant, other: &Variant, target: f64) -> Against {
 
 /// A table per job: rules by targets, with seconds and times.
 pub(super) fn tables(experiment: &Experiment) -> Vec<(String, Table)> {
-    let jobs = experiment.jobs();
-    let title = |job: &Job| job.title(&jobs);
-    jobs.iter()
-        .map(|(job, variants)| {
-            (title(job), table(variants, &experiment.about.targets, robust::honest(experiment, job)))
-        })
-        .collect()
+    let targets = &experiment.about.targets;
+    let of = |(title, job, compared): (String, Job, Vec<(String, &Variant)>)| {
+        (title, table(&compared, targets, robust::honest(experiment, &job)))
+    };
+    contests(experiment).into_iter().map(of).collect()
 }
 
-fn table(variants: &[&Variant], targets: &[f64], honest: Option<f64>) -> Table {
+fn table(compared: &[(String, &Variant)], targets: &[f64], honest: Option<f64>) -> Table {
     let mut table = Table::new(&["rule"]);
     for target in targets {
         let percent = digits(100.0 * target);
         table.headings.extend([format!("seconds to {percent} %"), "times Solon's".into()]);
     }
     table.headings.push("at the end".into());
-    let columns: Vec<Vec<Comparison>> = targets.iter().map(|&target| compare(variants, target)).collect();
-    for (row, variant) in variants.iter().enumerate() {
-        let mut cells = vec![Cell::plain(&variant.label)];
+    let columns: Vec<Vec<Comparison>> = targets.iter().map(|&target| compare(compared, target)).collect();
+    for (row, (label, variant)) in compared.iter().enumerate() {
+        let mut cells = vec![Cell::plain(label)];
         cells.extend(columns.iter().flat_map(|column| [seconds(&column[row]), times(&column[row].against)]));
         cells.push(robust::cell(variant, honest));
         table.rows.push(cells);
@@ -117,15 +119,15 @@ fn table(variants: &[&Variant], targets: &[f64], honest: Option<f64>) -> Table {
 fn seconds(comparison: &Comparison) -> Cell {
     let Comparison { seconds, runs, without, .. } = comparison;
     let reached = match (mean(seconds), deviation(seconds)) {
-        (Some(mean), Some(deviation)) => format!("{} ± {}", digits(mean), digits(deviation)),
-        (Some(mean), None) => digits(mean),
+        (Some(mean), Some(deviation)) => spread(mean, deviation),
+        (Some(mean), None) => fixed(mean),
         (None, _) => String::new(),
     };
     match without {
         None => Cell::plain(reached),
         Some(longest) => {
             let of = if *runs > 1 { format!(" in {} of {runs}", runs - seconds.len()) } else { String::new() };
-            Cell::missing(format!("{reached} not reached{of} ({} s)", digits(*longest)).trim_start())
+            Cell::missing(format!("{reached} not reached{of} ({} s)", fixed(*longest)).trim_start())
         }
     }
 }
@@ -135,10 +137,10 @@ fn times(against: &Against) -> Cell {
     match against {
         Against::Itself => Cell::plain("1"),
         Against::Times(Estimate { mean, interval: Some([low, high]), .. }) => {
-            Cell::plain(format!("{} ({} to {})", digits(*mean), digits(*low), digits(*high)))
+            Cell::plain(format!("{} ({} to {})", fixed(*mean), fixed(*low), fixed(*high)))
         }
-        Against::Times(Estimate { mean, interval: None, .. }) => Cell::plain(format!("{} (one seed)", digits(*mean))),
-        Against::More(least) => Cell::missing(format!("more than {}", digits(*least))),
+        Against::Times(Estimate { mean, interval: None, .. }) => Cell::plain(format!("{} (one seed)", fixed(*mean))),
+        Against::More(least) => Cell::missing(format!("more than {}", fixed(*least))),
         Against::Nothing => Cell::missing("–"),
     }
 }
@@ -157,7 +159,7 @@ mod tests {
     /// Of the runs, which are those of one job.
     fn compared(runs: Vec<Run>, target: f64) -> Vec<Comparison> {
         let experiment = experiment(runs);
-        compare(&experiment.jobs()[0].1, target)
+        compare(&contests(&experiment)[0].2, target)
     }
 
     #[test]
@@ -197,15 +199,15 @@ mod tests {
         );
         assert!(matches!(found[1].against, Against::More(least) if (least - 8.0).abs() < 1e-9), "{found:?}");
         assert_eq!((found[1].seconds.clone(), found[1].runs, found[1].without), (vec![8.0], 2, Some(32.0)));
-        assert_eq!(seconds(&found[1]).text, "8 not reached in 1 of 2 (32 s)");
-        assert_eq!(times(&found[1].against).text, "more than 8");
+        assert_eq!(seconds(&found[1]).text, "8.00 not reached in 1 of 2 (32.0 s)");
+        assert_eq!(times(&found[1].against).text, "more than 8.00");
     }
 
     #[test]
     fn nothing_is_compared_with_a_solon_that_did_not_get_there() {
-        let found = compared(vec![timed("solon", 1, &[(2.0, 0.5)]), timed("mean", 1, &[(1.0, 0.9)])], 0.9);
+        let found = compared(vec![timed("solon", 1, &[(2.0, 0.5)]), timed("median", 1, &[(1.0, 0.9)])], 0.9);
         assert_eq!(found[1].against, Against::Nothing);
-        assert_eq!(seconds(&found[0]).text, "not reached (2 s)");
+        assert_eq!(seconds(&found[0]).text, "not reached (2.00 s)");
     }
 
     #[test]

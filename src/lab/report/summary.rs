@@ -3,7 +3,7 @@
 use super::bars::{BUSY, WALL};
 use super::crossover::points;
 use super::robust::{Fate, fate, honest};
-use super::speed::{Against, compare};
+use super::speed::{Against, compare, contests};
 use super::statistics::{Estimate, deviation, mean};
 use super::variants::{Experiment, Job};
 use crate::lab::record::Run;
@@ -146,10 +146,9 @@ fn variants(experiments: &[Experiment]) -> String {
 fn speed(experiments: &[Experiment]) -> String {
     let mut rows = Vec::new();
     for experiment in experiments {
-        let jobs = experiment.jobs();
-        for (job, variants) in &jobs {
+        for (title, _, compared) in contests(experiment) {
             for &target in &experiment.about.targets {
-                for found in compare(variants, target) {
+                for found in compare(&compared, target) {
                     let (times, interval) = match &found.against {
                         Against::Itself => ("1".into(), None),
                         Against::Times(Estimate { mean, interval, .. }) => (mean.to_string(), *interval),
@@ -158,7 +157,7 @@ fn speed(experiments: &[Experiment]) -> String {
                     };
                     rows.push(vec![
                         experiment.about.name.clone(),
-                        job.title(&jobs),
+                        title.clone(),
                         found.label.clone(),
                         target.to_string(),
                         found.runs.to_string(),

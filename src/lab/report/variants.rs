@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::statistics::mean;
-use crate::lab::record::{About, Run, Settings, Step, Who, place};
+use crate::lab::record::{About, Push, Run, Settings, Step, Who, place};
 
 /// An experiment, as far as it was run.
 pub(super) struct Experiment {
@@ -23,6 +23,9 @@ pub(super) struct Variant {
     pub label: String,
 }
 
+/// What the mean that nobody attacks is called among rules that are.
+pub(super) const HONEST: &str = "mean, nobody lies";
+
 /// What variants that can be compared have in common.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Job {
@@ -30,6 +33,7 @@ pub(super) struct Job {
     pub hidden: usize,
     pub link: Option<f64>,
     pub gradient_time: Option<f64>,
+    pub push: Push,
     pub attack: Option<String>,
     pub who: Who,
 }
@@ -74,6 +78,20 @@ impl Experiment {
         jobs
     }
 
+    /// The mean that nobody attacks, on the data, link and gradient time of `job`.
+    pub fn honest(&self, job: &Job) -> Option<&Variant> {
+        let own = Job { attack: None, who: Who::Fixed, ..job.clone() };
+        self.present().find(|variant| variant.settings().rule == "mean" && Job::of(variant.settings()) == own)
+    }
+
+    /// What is compared in a job, by name: its variants, and the honest mean.
+    pub fn compared<'a>(&'a self, job: &Job, variants: &[&'a Variant]) -> Vec<(String, &'a Variant)> {
+        let honest = self.honest(job);
+        let own = variants.iter().filter(|variant| !honest.is_some_and(|honest| std::ptr::eq(honest, **variant)));
+        let honest = honest.map(|honest| (HONEST.into(), honest));
+        honest.into_iter().chain(own.map(|variant| (variant.label.clone(), *variant))).collect()
+    }
+
     /// Paths of runs that are not there.
     pub fn missing(&self) -> Vec<&PathBuf> {
         self.variants.iter().flat_map(|variant| &variant.missing).collect()
@@ -92,6 +110,7 @@ impl Job {
             hidden: settings.hidden,
             link: settings.link,
             gradient_time: settings.gradient_time,
+            push: settings.push,
             attack: settings.attack.clone(),
             who: settings.who,
         }
@@ -107,26 +126,38 @@ impl Job {
         }
     }
 
+    /// Is all the same but the attack?
+    pub fn is_like(&self, other: &Job) -> bool {
+        Job { attack: None, who: Who::Fixed, ..self.clone() } == Job { attack: None, who: Who::Fixed, ..other.clone() }
+    }
+
     /// The attack, and whatever else is not the same in all of `jobs`.
     pub fn title(&self, jobs: &[(Job, Vec<&Variant>)]) -> String {
+        let conditions = self.conditions(jobs);
+        if conditions.is_empty() { self.attack() } else { format!("{}, {conditions}", self.attack()) }
+    }
+
+    /// Whatever but the attack is not the same in all of `jobs`.
+    pub fn conditions(&self, jobs: &[(Job, Vec<&Variant>)]) -> String {
         let differs = |different: &dyn Fn(&Job) -> bool| jobs.iter().any(|(job, _)| different(job));
-        let mut title = self.attack();
+        let mut parts = Vec::new();
         if differs(&|job| job.data != self.data) {
-            title = format!("{title}, {}", self.data);
+            parts.push(self.data.clone());
         }
         if differs(&|job| job.hidden != self.hidden) {
-            title = format!("{title}, {} hidden", self.hidden);
+            parts.push(format!("{} hidden", self.hidden));
         }
         if differs(&|job| job.link != self.link) {
-            title = format!("{title}, {}", self.link.map_or("no link".into(), speed));
+            parts.push(self.link.map_or("no link".into(), speed));
         }
         if differs(&|job| job.gradient_time != self.gradient_time) {
-            title = format!(
-                "{title}, {}",
-                self.gradient_time.map_or("computed".into(), |time| format!("{} a sample", seconds(time)))
-            );
+            let time = self.gradient_time.map(|time| format!("{} a sample", seconds(time)));
+            parts.push(time.unwrap_or("computed".into()));
         }
-        title
+        if differs(&|job| job.push != self.push) {
+            parts.push(if self.push == Push::Relay { "relayed" } else { "sent by the daemon" }.into());
+        }
+        parts.join(", ")
     }
 }
 
@@ -244,6 +275,27 @@ pub(super) fn seconds(seconds: f64) -> String {
         ..1e-3 => format!("{} us", digits(seconds * 1e6)),
         ..1.0 => format!("{} ms", digits(seconds * 1e3)),
         _ => format!("{} s", digits(seconds)),
+    }
+}
+
+/// To three digits: `0.310`, `4.00`, `12.3`, `690`; at most four behind the point.
+pub(super) fn fixed(value: f64) -> String {
+    format!("{value:.*}", decimals(value))
+}
+
+/// `12.3 ± 0.4`: both with as many digits behind the point.
+pub(super) fn spread(mean: f64, deviation: f64) -> String {
+    let decimals = decimals(mean);
+    format!("{mean:.decimals$} ± {deviation:.decimals$}")
+}
+
+fn decimals(value: f64) -> usize {
+    match value.abs() {
+        ..0.1 => 4,
+        ..1.0 => 3,
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
     }
 }
 
