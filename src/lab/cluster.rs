@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::link::Link;
 use super::network::End;
-use super::record::{Manifest, Step};
+use super::record::{Manifest, Push, Step};
 use super::run::LabError;
 use super::worker::{Done, JOB, Message, Order, Taken};
 use crate::bench::usage::Usage;
@@ -153,7 +153,11 @@ impl Job<'_> {
             set("listen-open", "true".into());
         }
         set("listen-transport", "tcp".into());
-        set("push-way", "direct".into());
+        let way = match settings.push {
+            Push::Direct => "direct",
+            Push::Relay => "relay",
+        };
+        set("push-way", way.into());
         set("admin-serve", "false".into());
         set("log-format", "json".into());
         // A line per round, with what it took.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use super::record::{About, MomentumAt, Picture, Settings, Who, place};
+use super::record::{About, MomentumAt, Picture, Push, Settings, Who, place};
 use crate::attacks::Attack;
 use crate::code::Parameters;
 use crate::plan::{BytesPerSecond, Seconds};
@@ -122,6 +122,8 @@ struct File {
     workers: usize,
     #[serde(default, deserialize_with = "links")]
     links: Vec<f64>,
+    #[serde(default)]
+    push: Push,
     #[serde(default, deserialize_with = "times")]
     gradient_times: Vec<f64>,
     #[serde(default)]
@@ -155,6 +157,7 @@ struct Runs {
     who: Who,
     workers: Option<usize>,
     hidden: Option<usize>,
+    push: Option<Push>,
     #[serde(default, deserialize_with = "some_links")]
     links: Option<Vec<f64>>,
     #[serde(default, deserialize_with = "some_times")]
@@ -409,6 +412,7 @@ impl File {
             attack: attack.map(|attack| attack.name().to_owned()),
             who: runs.who,
             link,
+            push: runs.push.unwrap_or(self.push),
             gradient_time,
         })
     }
@@ -439,6 +443,9 @@ fn name_of(settings: &Settings) -> String {
         }
     }
     parts.extend(settings.link.map(|rate| format!("{}Mbit", rate * 8e-6)));
+    if settings.push == Push::Relay {
+        parts.push("relay".into());
+    }
     parts.extend(settings.gradient_time.map(|time| format!("{}us", time * 1e6)));
     parts.join("-")
 }

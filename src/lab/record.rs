@@ -112,6 +112,9 @@ pub struct Settings {
     pub who: Who,
     /// The rate that the daemon's link is shaped to in each direction, in bytes per second.
     pub link: Option<f64>,
+    /// How updates travel to the workers.
+    #[serde(default)]
+    pub push: Push,
     /// Stated emulation: the gradient of one sample takes a worker so many seconds, whatever this machine needs for it. With it or without,
     /// a gradient that a whole group computes is really computed once, by the group's first worker, and copied by the others.
     pub gradient_time: Option<f64>,
@@ -126,6 +129,17 @@ pub enum MomentumAt {
     Server,
     /// With each worker: what is sent are velocities, and the update is the step.
     Worker,
+}
+
+/// How updates travel to the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Push {
+    /// The daemon sends each of them the whole update, which takes as long as an upload without compression.
+    #[default]
+    Direct,
+    /// The daemon sends each chunk once, and workers pass it on.
+    Relay,
 }
 
 /// Who lies, as [`attacks::Who`] has it.
@@ -409,6 +423,7 @@ mod tests {
             liars: 1,
             who: Who::Fixed,
             link: Some(125e6),
+            push: Push::Direct,
             gradient_time: None,
         };
         let manifest = Manifest {
