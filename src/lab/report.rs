@@ -161,7 +161,7 @@ mod tests {
                 }
             }
         }
-        for (factor, gradient_time) in [(0.6, 2e-5), (1.2, 2e-3)] {
+        for (factor, gradient_time) in [(0.6, 2e-5), (0.7, 2e-3), (1.2, 4e-2)] {
             for seed in 1..4 {
                 for (rule, factor) in [("solon", 1.0), ("draco", 1.0 / factor)] {
                     let mut run = run(rule, None, seed, 0.9);
@@ -171,7 +171,7 @@ mod tests {
                     run.manifest.variant += &format!("-{gradient_time}");
                     run.steps
                         .iter_mut()
-                        .for_each(|step| step.step_ms = (40.0 + unit) * factor * (1.0 + 0.02 * seed as f64));
+                        .for_each(|step| step.step_ms = (60.0 + unit) * factor * (1.0 + 0.05 * (seed * seed) as f64));
                     runs.push(run);
                 }
             }
@@ -272,6 +272,6 @@ mod tests {
         write(directory.path(), directory.path()).unwrap();
         let page = fs::read_to_string(directory.path().join("report.html")).unwrap();
         well_formed(&page).unwrap();
-        assert!(page.contains("None of its 66 runs is there") && !page.contains("<table"), "{page}");
+        assert!(page.contains("None of its 72 runs is there") && !page.contains("<table"), "{page}");
     }
 }

@@ -31,6 +31,15 @@ pub(super) fn figure(experiment: &str, points: &[Point]) -> Option<Figure> {
         .collect();
     let emulated = points.iter().any(|point| point.emulated);
     let key = |text: &str, shape| Key { text: text.into(), shape };
+    let mut legend = vec![
+        key("Solon, predicted", Shape::Line("solon", SOLON)),
+        key("Draco, predicted", Shape::Line("draco", DRACO)),
+        key("Solon, measured", Shape::Dot("solon")),
+        key("Draco, measured", Shape::Dot("draco")),
+    ];
+    if points.iter().any(|point| break_even(point).is_some()) {
+        legend.push(key("break-even, predicted", Shape::Line("faint", r#"stroke-width="1.5" stroke-dasharray="3 4""#)));
+    }
     (!panels.is_empty()).then(|| Figure {
         name: format!("{experiment}-crossover"),
         title: "Solon against Draco".into(),
@@ -40,13 +49,7 @@ pub(super) fn figure(experiment: &str, points: &[Point]) -> Option<Figure> {
              Points: measured, with Student's interval of 95 % where there are several seeds.",
             if emulated { " (emulated: slept)" } else { "" }
         ),
-        legend: vec![
-            key("Solon, predicted", Shape::Line("solon", SOLON)),
-            key("Draco, predicted", Shape::Line("draco", DRACO)),
-            key("Solon, measured", Shape::Dot("solon")),
-            key("Draco, measured", Shape::Dot("draco")),
-            key("break-even, predicted", Shape::Line("faint", r#"stroke-width="1.5" stroke-dasharray="3 4""#)),
-        ],
+        legend,
         panels,
     })
 }
@@ -122,7 +125,7 @@ fn panel(curve: &Curve, points: &[&Point]) -> Panel {
             if let Some([from, to]) = interval {
                 let _ = write!(
                     svg,
-                    r#"<line class="whisker" x1="{x:.1}" x2="{x:.1}" y1="{:.1}" y2="{:.1}"/>"#,
+                    r#"<line class="whisker" style="stroke: var(--{colour})" x1="{x:.1}" x2="{x:.1}" y1="{:.1}" y2="{:.1}"/>"#,
                     axes.y(from.max(low)),
                     axes.y(to)
                 );

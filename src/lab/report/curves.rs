@@ -24,7 +24,8 @@ pub(super) fn look(rule: &str) -> (&'static str, &'static str) {
         HONEST => ("mean", r#"stroke-width="7" opacity="0.4""#),
         "mean" => ("mean", r#"stroke-width="1.75" stroke-dasharray="6 3""#),
         "solon" => ("solon", r#"stroke-width="2.75""#),
-        "draco" => ("draco", r#"stroke-width="2.25" stroke-dasharray="9 5""#),
+        // Wider than Solon, under which it lies where both are exact.
+        "draco" => ("draco", r#"stroke-width="5" stroke-dasharray="9 7""#),
         "signum" => ("signum", r#"stroke-width="2" stroke-dasharray="2 4""#),
         "median" => ("median", r#"stroke-width="1.75""#),
         "trimmed-mean" => ("trimmed-mean", r#"stroke-width="1.75" stroke-dasharray="5 3""#),
@@ -157,7 +158,7 @@ fn panel(
         Over::Seconds => 0.0..last.max(f64::MIN_POSITIVE),
     };
     let axes = Axes {
-        left: 46.0,
+        left: 52.0,
         right: WIDTH - 14.0,
         top: 28.0,
         bottom: HEIGHT - 40.0,

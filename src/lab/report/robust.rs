@@ -54,7 +54,7 @@ pub(super) fn table(experiment: &Experiment) -> Table {
             labels.push(&variant.label);
         }
     }
-    let mut table = Table::new(&["rule"]);
+    let mut table = Table::new(&["rule, %"]);
     table.headings.extend(jobs.iter().map(|(job, _)| job.title(&jobs)));
     table.headings.push("largest difference".into());
     for label in labels {
@@ -76,12 +76,12 @@ pub(super) fn table(experiment: &Experiment) -> Table {
     table
 }
 
-/// `96.1 ± 0.3 %`, and what is to be said against it.
+/// `96.1 ± 0.3` percent, and what is to be said against it.
 pub(super) fn cell(variant: &Variant, honest: Option<f64>) -> Cell {
     let accuracies = variant.accuracies();
     let mut text = match (mean(&accuracies), deviation(&accuracies)) {
-        (Some(mean), Some(deviation)) => format!("{:.1} ± {:.1} %", 100.0 * mean, 100.0 * deviation),
-        (Some(mean), None) => format!("{:.1} %", 100.0 * mean),
+        (Some(mean), Some(deviation)) => format!("{:.1} ± {:.1}", 100.0 * mean, 100.0 * deviation),
+        (Some(mean), None) => format!("{:.1}", 100.0 * mean),
         (None, _) => String::new(),
     };
     let fate = fate(variant, honest);
@@ -106,7 +106,7 @@ pub(super) fn legend(experiment: &Experiment) -> String {
         None => "the honest mean's, which these records lack, so that only stopped runs are marked".into(),
     };
     format!(
-        "Accuracy on test data after the last step, mean{spread}. ✗: the rule broke, which is here more than {:.0} points below {honest}, or a run \
+        "Accuracy on test data in percent after the last step, mean{spread}. ✗: the rule broke, which is here more than {:.0} points below {honest}, or a run \
          that ended early. –: no such run. Largest difference: of the weights from those of the honest mean at the same step and \
          seed, over all steps that were judged, relative in norm.",
         100.0 * POINTS
@@ -132,10 +132,10 @@ mod tests {
             run("median", Some("reverse"), 1, 0.861),
             run("krum", Some("reverse"), 1, 0.859),
         ]));
-        assert_eq!(found(&table, "mean", "no attack"), Cell::plain("91.0 ± 1.4 %"));
-        assert_eq!(found(&table, "median", "reverse"), Cell::plain("86.1 %"));
+        assert_eq!(found(&table, "mean", "no attack"), Cell::plain("91.0 ± 1.4"));
+        assert_eq!(found(&table, "median", "reverse"), Cell::plain("86.1"));
         assert_eq!(found(&table, "krum", "reverse").mark, Mark::Broken);
-        assert_eq!(found(&table, "mean", "reverse"), Cell { text: "10.0 %".into(), mark: Mark::Broken });
+        assert_eq!(found(&table, "mean", "reverse"), Cell { text: "10.0".into(), mark: Mark::Broken });
         assert_eq!(found(&table, "krum", "no attack"), Cell::missing("–"));
     }
 
@@ -145,13 +145,13 @@ mod tests {
         (stopped.outcome.stopped, stopped.outcome.accuracy) = (Some("not finite at step 3".into()), None);
         let other = run("bulyan", Some("nan"), 2, 0.9);
         let table = table(&experiment(vec![run("mean", None, 1, 0.9), stopped, other]));
-        assert_eq!(found(&table, "bulyan", "nan"), Cell { text: "stopped 1 of 2 90.0 %".into(), mark: Mark::Broken });
+        assert_eq!(found(&table, "bulyan", "nan"), Cell { text: "stopped 1 of 2 90.0".into(), mark: Mark::Broken });
     }
 
     #[test]
     fn without_the_honest_mean_nothing_is_called_broken() {
         let experiment = experiment(vec![run("median", Some("alie"), 1, 0.1)]);
-        assert_eq!(found(&table(&experiment), "median", "alie"), Cell::plain("10.0 %"));
+        assert_eq!(found(&table(&experiment), "median", "alie"), Cell::plain("10.0"));
         assert!(legend(&experiment).contains("which these records lack"));
     }
 
@@ -168,6 +168,6 @@ mod tests {
     fn missing_seeds_are_said() {
         let mut experiment = experiment(vec![run("mean", None, 1, 0.9)]);
         experiment.variants[0].missing.push("mean-none/seed-2".into());
-        assert_eq!(found(&table(&experiment), "mean", "no attack"), Cell::plain("90.0 % (1 of 2 seeds)"));
+        assert_eq!(found(&table(&experiment), "mean", "no attack"), Cell::plain("90.0 (1 of 2 seeds)"));
     }
 }

@@ -54,7 +54,6 @@ pub(super) fn run(rule: &str, attack: Option<&str>, seed: u64, accuracy: f64) ->
     let coded = matches!(rule, "solon" | "draco");
     let compression = if rule == "solon" { 2 } else { 1 };
     let redundancy = if coded { compression + 4 } else { 1 };
-    let workers = if rule == "draco" { 10 } else { 12 };
     let settings = Settings {
         rule: rule.into(),
         data: "digits".into(),
@@ -66,8 +65,8 @@ pub(super) fn run(rule: &str, attack: Option<&str>, seed: u64, accuracy: f64) ->
         momentum_at: MomentumAt::Server,
         steps: 40,
         judge: 4,
-        workers,
-        groups: workers / redundancy,
+        workers: 30,
+        groups: 30 / redundancy,
         redundancy,
         adversaries: 2,
         stragglers: 0,

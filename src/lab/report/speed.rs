@@ -104,7 +104,7 @@ fn table(compared: &[(String, &Variant)], targets: &[f64], honest: Option<f64>) 
         let percent = digits(100.0 * target);
         table.headings.extend([format!("seconds to {percent} %"), "times Solon's".into()]);
     }
-    table.headings.push("at the end".into());
+    table.headings.push("at the end, %".into());
     let columns: Vec<Vec<Comparison>> = targets.iter().map(|&target| compare(compared, target)).collect();
     for (row, (label, variant)) in compared.iter().enumerate() {
         let mut cells = vec![Cell::plain(label)];
