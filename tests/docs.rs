@@ -72,9 +72,14 @@ fn crossover_markdown() -> String {
     let mut table = String::from(
         "| Link | Gradient time | Solon | Draco | Faster | Break-even: link | Gradient time |\n|---:|---:|---:|---:|---|---:|---:|\n",
     );
-    for (link, time) in
-        [("1Gb/s", "20ms"), ("1Gb/s", "1s"), ("10Gb/s", "20ms"), ("10Gb/s", "200ms"), ("100Gb/s", "20ms")]
-    {
+    for (link, time) in [
+        ("1Gb/s", "20ms"),
+        ("1Gb/s", "1s"),
+        ("10Gb/s", "20ms"),
+        ("10Gb/s", "200ms"),
+        ("100Gb/s", "20ms"),
+        ("100Gb/s", "200ms"),
+    ] {
         let input = PlanInput {
             adversaries: 5,
             compression: 5,

@@ -61,6 +61,8 @@ fn shown(experiment: &Experiment) -> Shown<'_> {
             }
         }
     }
+    let order = |job: &Job| (job.link.unwrap_or(f64::INFINITY), job.gradient_time.unwrap_or(0.0));
+    kinds.sort_by(|(a, _), (b, _)| order(a).partial_cmp(&order(b)).expect("rates and times are numbers"));
     let named = |(label, variant): (&str, &'_ Variant)| match &variant.settings().attack {
         Some(attack) => format!("{label}, {attack}"),
         None => label.to_string(),

@@ -165,7 +165,8 @@ pub(super) fn table(points: &[Point]) -> Table {
 pub(super) const LEGEND: &str = "C: the time in which the link brings a full gradient of every worker. c: the time of a worker's share of the samples \
     without redundancy. Solon is predicted to be faster with a relay where C / (r_c c) is above 1; without one the download hides what \
     the upload saves (docs/crossover.md). Measured ratios are geometric means paired by seed, with Student's interval of 95 %. \
-    Measured / predicted: of the steps of both, on average; what is above 1 is encoding, decoding, applying, and cores that all share.";
+    Measured / predicted: of the steps of both, on average; what is above 1 is encoding, decoding, \
+    applying, and cores that all share; what is below, that a token bucket fills while nobody sends, and lets so many bytes through at once.";
 
 #[cfg(test)]
 mod tests {

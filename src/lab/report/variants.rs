@@ -291,6 +291,7 @@ pub(super) fn spread(mean: f64, deviation: f64) -> String {
 
 fn decimals(value: f64) -> usize {
     match value.abs() {
+        0.0 => 0,
         ..0.1 => 4,
         ..1.0 => 3,
         ..9.995 => 2,
