@@ -64,8 +64,11 @@ pub(super) fn compare(compared: &[(String, &Variant)], target: f64) -> Vec<Compa
     compared.iter().map(compare).collect()
 }
 
+/// A title, its job, and all that is compared in it by name.
+type Contest<'a> = (String, Job, Vec<(String, &'a Variant)>);
+
 /// What there is to compare: with each title, the job and all of it, but for jobs that have nothing but the honest mean.
-pub(super) fn contests(experiment: &Experiment) -> Vec<(String, Job, Vec<(String, &Variant)>)> {
+pub(super) fn contests(experiment: &Experiment) -> Vec<Contest<'_>> {
     let jobs = experiment.jobs();
     let all = jobs.iter().map(|(job, variants)| (job.title(&jobs), job.clone(), experiment.compared(job, variants)));
     all.filter(|(_, _, compared)| compared.iter().any(|(label, _)| label != HONEST)).collect()
@@ -92,9 +95,7 @@ fn against(solon: &Variant, other: &Variant, target: f64) -> Against {
 /// A table per job: rules by targets, with seconds and times.
 pub(super) fn tables(experiment: &Experiment) -> Vec<(String, Table)> {
     let targets = &experiment.about.targets;
-    let of = |(title, job, compared): (String, Job, Vec<(String, &Variant)>)| {
-        (title, table(&compared, targets, robust::honest(experiment, &job)))
-    };
+    let of = |(title, job, compared): Contest<'_>| (title, table(&compared, targets, robust::honest(experiment, &job)));
     contests(experiment).into_iter().map(of).collect()
 }
 
