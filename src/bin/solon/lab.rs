@@ -12,7 +12,7 @@ use solon::daemon::exit::Exit;
 use solon::lab::experiment::{BUILT_IN, Experiment, ExperimentError, SMALL};
 use solon::lab::link::Probe;
 use solon::lab::record::{Outcome, Shaping};
-use solon::lab::report;
+use solon::lab::report::{self, ReportError};
 use solon::lab::run::{self, LabError, Options, Planned, Records, Watch};
 
 use crate::Failure;
@@ -52,6 +52,9 @@ enum Command {
         /// The directory of records
         #[arg(value_name = "DIR", default_value = "solon-lab")]
         out: PathBuf,
+        /// Write results.md and its pictures in this directory of docs anew, too
+        #[arg(long, value_name = "DIR")]
+        docs: Option<PathBuf>,
     },
     /// Run the built-in experiments, then write the report
     All {
@@ -143,14 +146,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             names.iter().try_for_each(|name| list(&Experiment::find(name)?))
         }
         Command::Run { experiments, how } => run_all(experiments, how),
-        Command::Report { out } => write_report(out),
+        Command::Report { out, docs } => write_report(out, docs.as_deref()),
         Command::All { small, how } => {
             let mut names = built_in();
             names.retain(|name| name.starts_with(SMALL) == *small);
             let ran = run_all(&names, how);
             // What there is can be shown, whatever else failed.
             if how.out.is_dir() {
-                write_report(&how.out)?;
+                write_report(&how.out, None)?;
             }
             ran
         }
@@ -174,9 +177,20 @@ fn list(experiment: &Experiment) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_report(out: &Path) -> Result<(), Failure> {
-    let path = report::write(out).map_err(|error| Failure { exit: Exit::Io, message: error.to_string() })?;
-    println!("report: {}", path.display());
+/// The report lies beside the records.
+fn write_report(out: &Path, docs: Option<&Path>) -> Result<(), Failure> {
+    let failure = |error: ReportError| {
+        let exit = match error {
+            ReportError::Io { .. } => Exit::Io,
+            ReportError::Nothing(_) | ReportError::Records(_) | ReportError::Marks { .. } => Exit::Data,
+        };
+        Failure { exit, message: error.to_string() }
+    };
+    let mut written = report::write(out, out).map_err(failure)?;
+    if let Some(docs) = docs {
+        written.extend(report::write_docs(out, docs).map_err(failure)?);
+    }
+    written.iter().for_each(|path| println!("{}", path.display()));
     Ok(())
 }
 

@@ -237,6 +237,9 @@ fn liars(variant: &Variant) -> String {
     if settings.attack.is_none() {
         return String::new();
     }
+    if settings.who == Who::WholeGroup {
+        return "all of one group".into();
+    }
     let per = if settings.redundancy > 1 { "per group for coded rules" } else { "in all for uncoded rules" };
     let who = match settings.who {
         Who::Fixed => "",
