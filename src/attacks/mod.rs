@@ -20,6 +20,7 @@
 mod bits;
 mod knowledge;
 mod liar;
+mod lie;
 mod selection;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use std::str::FromStr;
 
 pub use knowledge::Knowledge;
 pub use liar::{Liar, Means};
+pub use lie::{Lie, UnknownLie};
 pub(crate) use selection::draw;
 pub use selection::{Impossible, Liars, UnknownWho, Who};
 

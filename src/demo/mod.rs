@@ -27,7 +27,7 @@ pub mod worker;
 
 pub use crate::sampler::Sampler;
 pub use data::{DataError, Dataset, Split};
-pub use model::{Model, Shape};
+pub use model::{Activation, Model, Shape};
 pub use record::{Leg, LegKind, Named, Report, Setting, Step, Verdict};
 
 /// What a run of the demonstration does unless told otherwise.

@@ -1,4 +1,4 @@
-//! A two-layer perceptron, inputs -> hidden (relu) -> classes (softmax, cross-entropy), small enough to read.
+//! A two-layer perceptron, inputs -> hidden (relu, or tanh) -> classes (softmax, cross-entropy), small enough to read.
 //!
 //! All parameters are one flat vector, so that a gradient is one too:
 //!
@@ -14,7 +14,39 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
+use serde::{Deserialize, Serialize};
+
 use super::Dataset;
+
+/// What a hidden unit makes of its input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// Nothing below zero, the same above. Rounding can move an input across zero, and then a gradient by more than rounding.
+    #[default]
+    Relu,
+    /// The hyperbolic tangent: a small change stays small.
+    Tanh,
+}
+
+impl Activation {
+    fn of(self, unit: &mut f32) {
+        match self {
+            // Not f32::max, which would turn NaN into 0 and hide it.
+            Activation::Relu if *unit < 0.0 => *unit = 0.0,
+            Activation::Relu => {}
+            Activation::Tanh => *unit = unit.tanh(),
+        }
+    }
+
+    /// Its slope where it came to `value`.
+    fn slope(self, value: f32) -> f32 {
+        match self {
+            Activation::Relu => f32::from(u8::from(value > 0.0)),
+            Activation::Tanh => 1.0 - value * value,
+        }
+    }
+}
 
 /// The sizes of a perceptron.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +100,7 @@ pub struct Model {
     parameters: Vec<f32>,
     velocity: Vec<f32>,
     momentum: f32,
+    activation: Activation,
 }
 
 /// How well a model does on a data set. Neither need be finite once liars have had their way with the weights.
@@ -90,7 +123,12 @@ impl Model {
             let limit = (6.0 / fan_in as f32).sqrt();
             weights.iter_mut().for_each(|weight| *weight = limit * (random.next_u32() as f32 / 2f32.powi(31) - 1.0));
         }
-        Model { shape, velocity: vec![0.0; parameters.len()], parameters, momentum }
+        Model { shape, velocity: vec![0.0; parameters.len()], parameters, momentum, activation: Activation::Relu }
+    }
+
+    /// The same model with other hidden units.
+    pub fn with(self, activation: Activation) -> Model {
+        Model { activation, ..self }
     }
 
     /// A model with these weights and biases, at rest.
@@ -99,7 +137,8 @@ impl Model {
     /// If they are not `dimension` many.
     pub fn with_parameters(shape: Shape, parameters: Vec<f32>) -> Model {
         assert_eq!(parameters.len(), shape.dimension(), "a model of this shape has another number of parameters");
-        Model { shape, velocity: vec![0.0; parameters.len()], parameters, momentum: 0.0 }
+        let velocity = vec![0.0; parameters.len()];
+        Model { shape, velocity, parameters, momentum: 0.0, activation: Activation::Relu }
     }
 
     /// The sizes of the model.
@@ -121,7 +160,7 @@ impl Model {
         out.fill(0.0);
         let weights = self.shape.cut(&self.parameters);
         let gradient = self.shape.cut_mut(out);
-        let mut pass = Pass::new(self.shape);
+        let mut pass = Pass::new(self.shape, self.activation);
         for &sample in samples {
             let sample = sample as usize;
             pass.forward(&weights, data, sample);
@@ -133,7 +172,10 @@ impl Model {
             for ((row, weights), unit) in rows.zip(&mut pass.hidden) {
                 let error: f32 = weights.iter().zip(&pass.output).map(|(weight, error)| weight * error).sum();
                 add(row, *unit, &pass.output);
-                *unit = if *unit > 0.0 { error } else { 0.0 };
+                *unit = match self.activation.slope(*unit) {
+                    0.0 => 0.0,
+                    slope => slope * error,
+                };
             }
             add(gradient.first_bias, 1.0, &pass.hidden);
             for (row, value) in gradient.first.chunks_exact_mut(self.shape.hidden).zip(data.features(sample)) {
@@ -147,7 +189,7 @@ impl Model {
     /// How well the model does on `data`.
     pub fn score(&self, data: &Dataset) -> Score {
         let weights = self.shape.cut(&self.parameters);
-        let mut pass = Pass::new(self.shape);
+        let mut pass = Pass::new(self.shape, self.activation);
         let (mut right, mut loss) = (0usize, 0f64);
         for sample in 0..data.len() {
             pass.forward(&weights, data, sample);
@@ -189,16 +231,17 @@ pub fn relative_difference(a: &[f32], b: &[f32]) -> f64 {
 
 /// What one sample leaves in the layers.
 struct Pass {
+    activation: Activation,
     hidden: Vec<f32>,
     output: Vec<f32>,
 }
 
 impl Pass {
-    fn new(shape: Shape) -> Pass {
-        Pass { hidden: vec![0.0; shape.hidden], output: vec![0.0; shape.classes] }
+    fn new(shape: Shape, activation: Activation) -> Pass {
+        Pass { activation, hidden: vec![0.0; shape.hidden], output: vec![0.0; shape.classes] }
     }
 
-    /// Fills the hidden units (after relu) and the output (before softmax).
+    /// Fills the hidden units (after their activation) and the output (before softmax).
     fn forward(&mut self, weights: &Layers<&[f32]>, data: &Dataset, sample: usize) {
         self.hidden.copy_from_slice(weights.first_bias);
         for (row, value) in weights.first.chunks_exact(self.hidden.len()).zip(data.features(sample)) {
@@ -206,8 +249,7 @@ impl Pass {
                 add(&mut self.hidden, value, row);
             }
         }
-        // Not f32::max, which would turn NaN into 0 and hide it.
-        self.hidden.iter_mut().filter(|unit| **unit < 0.0).for_each(|unit| *unit = 0.0);
+        self.hidden.iter_mut().for_each(|unit| self.activation.of(unit));
         self.output.copy_from_slice(weights.second_bias);
         for (row, &unit) in weights.second.chunks_exact(self.output.len()).zip(&self.hidden) {
             add(&mut self.output, unit, row);
@@ -240,8 +282,14 @@ mod tests {
 
     #[test]
     fn gradient_agrees_with_finite_differences() {
+        for activation in [Activation::Relu, Activation::Tanh] {
+            agrees_with_finite_differences(activation);
+        }
+    }
+
+    fn agrees_with_finite_differences(activation: Activation) {
         let data = Dataset::new(vec![0, 3, 9, 16, 5, 0, 7, 1], vec![0, 2], 3, 16);
-        let mut model = Model::new(Shape::of(&data, 5), 0.0, 4);
+        let mut model = Model::new(Shape::of(&data, 5), 0.0, 4).with(activation);
         let mut gradient = vec![0.0; model.shape().dimension()];
         model.gradient_sum(&data, &[0, 1], &mut gradient);
         let step = 1e-2;

@@ -11,8 +11,9 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::record::{About, MomentumAt, Picture, Push, Settings, Who, place};
-use crate::attacks::Attack;
+use crate::attacks::{Attack, Lie};
 use crate::code::Parameters;
+use crate::demo::Activation;
 use crate::plan::{BytesPerSecond, Seconds};
 use crate::rules::Rule;
 
@@ -116,6 +117,8 @@ struct File {
     momentum: f32,
     #[serde(default)]
     momentum_at: MomentumAt,
+    #[serde(default)]
+    activation: Activation,
     steps: u64,
     judge: u64,
     seeds: Vec<u64>,
@@ -342,9 +345,9 @@ impl File {
         }
         let attack = match attack {
             "none" => None,
-            name => Some(name.parse::<Attack>().map_err(|error| format!("{error}; or none"))?),
+            name => Some(name.parse::<Lie>().map_err(|error| format!("{error}; or none"))?),
         };
-        if attack == Some(Attack::Delayed) {
+        if attack.is_some_and(|lie| lie.attack == Attack::Delayed) {
             return Err("delayed: rounds of the lab wait for everybody, so that a run is the same each time".into());
         }
         let (workers, s, e) = (runs.workers.unwrap_or(self.workers), runs.adversaries, runs.stragglers);
@@ -395,6 +398,7 @@ impl File {
             }
             .into(),
             hidden: runs.hidden.unwrap_or(self.hidden),
+            activation: self.activation,
             dimension: 0,
             batch: self.batch,
             rate: special(|it| it.rate).unwrap_or(self.rate),
@@ -409,7 +413,7 @@ impl File {
             stragglers: e,
             compression,
             liars: if attack.is_some() { liars } else { 0 },
-            attack: attack.map(|attack| attack.name().to_owned()),
+            attack: attack.map(|lie| lie.to_string()),
             who: runs.who,
             link,
             push: runs.push.unwrap_or(self.push),

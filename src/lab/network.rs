@@ -79,7 +79,8 @@ impl Network {
     /// # Errors
     /// If `tc` is missing or not permitted to.
     pub fn shape(&self, rate: f64) -> Result<(), NotPermitted> {
-        let (rate_bits, burst) = ((rate * 8.0).ceil(), (rate / 100.0).max(65536.0));
+        // What comes in a millisecond: more would be a present to every step, as the bucket fills while workers compute.
+        let (rate_bits, burst) = ((rate * 8.0).ceil(), (rate / 1000.0).max(65536.0));
         // Four times the socket buffers of 45 workers: what does not fit would be dropped, and sent again after a long while.
         let limit = burst + 180e6;
         for end in [End::Daemon, End::Workers] {

@@ -15,7 +15,7 @@ use socket2::SockRef;
 /// Bytes that are passed on at once. The kernel's buffers are as large: what waits there has not gone over the link yet.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// Lets so many bytes through per second, and so much at once as comes in 2 ms.
+/// Lets so many bytes through per second, and so much at once as comes in a millisecond.
 #[derive(Debug)]
 pub struct Bucket {
     rate: f64,
@@ -25,7 +25,7 @@ pub struct Bucket {
 
 impl Bucket {
     /// Time that may be made up for after a pause.
-    const BURST: Duration = Duration::from_millis(2);
+    const BURST: Duration = Duration::from_millis(1);
 
     /// A bucket for `rate` bytes per second.
     pub fn new(rate: f64, now: Instant) -> Bucket {

@@ -32,6 +32,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::attacks;
+use crate::demo::Activation;
 
 /// What an experiment is about: for the report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +78,8 @@ pub struct Settings {
     pub data: String,
     /// Width of the hidden layer.
     pub hidden: usize,
+    /// What its units do.
+    pub activation: Activation,
     /// Numbers in the gradient, d.
     pub dimension: usize,
     /// Distinct samples per step, over all workers.
@@ -104,7 +107,7 @@ pub struct Settings {
     pub stragglers: usize,
     /// Each worker uploads `1 / compression` of its gradient, r_c.
     pub compression: usize,
-    /// How the liars lie, as [`Attack`](crate::attacks::Attack) names it; nobody lies without.
+    /// How the liars lie, as [`Lie`](crate::attacks::Lie) has it; nobody lies without.
     pub attack: Option<String>,
     /// Liars in each step: per group for coded rules, in all for uncoded ones.
     pub liars: usize,
@@ -406,6 +409,7 @@ mod tests {
             rule: "solon".into(),
             data: "digits".into(),
             hidden: 8,
+            activation: Activation::Relu,
             dimension: 610,
             batch: 12,
             rate: 0.1,

@@ -17,7 +17,7 @@ use super::worker::is_judged;
 use crate::bench::figures::Machine;
 use crate::demo::model::{Score, relative_difference};
 use crate::demo::process::ProcessError;
-use crate::demo::{DataError, Dataset, Model, Shape, Split};
+use crate::demo::{Activation, DataError, Dataset, Model, Shape, Split};
 
 /// What to run, and where its records go.
 #[derive(Clone, Debug)]
@@ -312,7 +312,7 @@ fn one(
     let reference = if is_honest_mean(settings) { Some(bytes.clone()) } else { reference(run, &options.out)? };
     let honest = reference.map_or(Vec::new(), |bytes| models(&bytes, settings.dimension));
     let shape = Shape::of(&data.split.train, settings.hidden);
-    let scores = score(&judged, shape, &data.split.test);
+    let scores = score(&judged, shape, settings.activation, &data.split.test);
     let mut steps = happened.steps();
     let places = steps.iter_mut().filter(|step| is_judged(settings, step.step) && !step.undecodable);
     for (at, (step, score)) in places.zip(&scores).enumerate() {
@@ -379,10 +379,10 @@ fn models(bytes: &[u8], dimension: usize) -> Vec<Vec<f32>> {
 }
 
 /// What these models do on the test samples, on all cores: nobody else is at work.
-fn score(models: &[Vec<f32>], shape: Shape, test: &Dataset) -> Vec<Score> {
+fn score(models: &[Vec<f32>], shape: Shape, activation: Activation, test: &Dataset) -> Vec<Score> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let part = models.len().div_ceil(threads).max(1);
-    let of = |weights: &Vec<f32>| Model::with_parameters(shape, weights.clone()).score(test);
+    let of = |weights: &Vec<f32>| Model::with_parameters(shape, weights.clone()).with(activation).score(test);
     std::thread::scope(|scope| {
         let parts = models.chunks(part).map(|part| scope.spawn(move || part.iter().map(of).collect::<Vec<_>>()));
         let parts: Vec<_> = parts.collect();
@@ -402,7 +402,8 @@ fn reference(run: &Planned, out: &Path) -> Result<Option<Vec<u8>>, LabError> {
         }
         let Some(there) = Run::read(&directory)? else { continue };
         let (t, seed) = (&there.manifest.settings, there.manifest.seed);
-        let learned = |s: &Settings| (s.data.clone(), s.hidden, s.batch, s.steps, s.judge, s.rate, s.momentum);
+        let learned =
+            |s: &Settings| (s.data.clone(), s.hidden, s.activation, s.batch, s.steps, s.judge, s.rate, s.momentum);
         if seed == run.seed && is_honest_mean(t) && learned(t) == learned(s) {
             return fs::read(&weights)
                 .map(Some)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{MomentumAt, Settings};
 use super::shared::{SharedError, SharedGradients};
 use super::store::Store;
-use crate::attacks::{Attack, Knowledge, Liar, Liars, Means};
+use crate::attacks::{Attack, Knowledge, Liar, Liars, Lie, Means, UnknownLie};
 use crate::client::{ClientError, JoinError, JoinOptions, Tamper, Worker};
 use crate::demo::Model;
 use crate::demo::worker::end_with_parent;
@@ -116,7 +116,7 @@ pub enum WorkerError {
     Shared(#[from] SharedError),
     /// The settings name an attack that does not exist.
     #[error(transparent)]
-    Attack(#[from] crate::attacks::UnknownAttack),
+    Attack(#[from] UnknownLie),
 }
 
 /// Seconds of the machine's clock, which all processes share.
@@ -163,7 +163,8 @@ fn train(order: &Order) -> Result<(), WorkerError> {
     let store = Store::open(&order.data)?;
     let shape = store.shape(settings.hidden);
     let at_worker = settings.momentum_at == MomentumAt::Worker;
-    let model = Model::new(shape, if at_worker { 0.0 } else { settings.momentum }, order.seed);
+    let model =
+        Model::new(shape, if at_worker { 0.0 } else { settings.momentum }, order.seed).with(settings.activation);
     let sampler = Sampler::new(store.samples(), settings.batch, order.seed)?;
     let mut options = JoinOptions::new(&order.address, JOB, order.worker as u32);
     options.transport = Transport::Tcp;
@@ -171,6 +172,7 @@ fn train(order: &Order) -> Result<(), WorkerError> {
     options.round_timeout = Duration::from_secs(120);
     let worker = Worker::join(&options)?;
     let plan = *worker.plan();
+    let lie: Option<Lie> = settings.attack.as_deref().map(str::parse).transpose()?;
     let means = Means {
         seed: order.seed,
         worker: order.worker,
@@ -178,10 +180,9 @@ fn train(order: &Order) -> Result<(), WorkerError> {
         liars: settings.liars(order.seed).map_or(0, |liars| liars.most()),
         redundancy: settings.redundancy,
         tolerance: plan.tolerance,
-        strength: None,
+        strength: lie.and_then(|lie| lie.strength),
     };
-    let attack: Option<Attack> = settings.attack.as_deref().map(str::parse).transpose()?;
-    let liar = attack.map(|attack| Liar::new(attack, &plan.layout, means)).zip(settings.liars(order.seed));
+    let liar = lie.map(|lie| Liar::new(lie.attack, &plan.layout, means)).zip(settings.liars(order.seed));
     let mut trainer = Trainer {
         order,
         model,

@@ -57,6 +57,7 @@ pub(super) fn run(rule: &str, attack: Option<&str>, seed: u64, accuracy: f64) ->
     let settings = Settings {
         rule: rule.into(),
         data: "digits".into(),
+        activation: Default::default(),
         hidden: 8,
         dimension: 100_000,
         batch: 120,
