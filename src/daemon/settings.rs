@@ -216,7 +216,8 @@ pub const SETTINGS: &[Setting] = &[
         applied: Applied::AtStart,
         help: "Absent or late workers per group that a round does not wait for, beside the liars",
         doc: "Each costs one worker per group. A worker that is absent but not provided for here takes the place of a \
-              liar.",
+              liar. With a robust rule: workers of the job that may be missing; unless it is set as many as may lie, \
+              where the rule's bound allows it, as a liar may be silent.",
     },
     Setting {
         section: "job",

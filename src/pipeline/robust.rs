@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::board::{Board, Counter};
@@ -192,6 +193,8 @@ impl Combiner {
             busy = true;
             let since = Instant::now();
             let Surveyed { present, broken } = shared.collect(round, products);
+            // What was read before is not read after the board.
+            fence(Ordering::Acquire);
             if round < self.board.closed() {
                 // The cells may be another round's by now.
                 continue;

@@ -13,8 +13,11 @@ pub(super) fn follow(layers: &mut Layers) {
     if rule == Rule::Mean {
         layers.set_default("job.adversaries", Value::Integer(0));
     }
-    if rule.on_the_wire().robust().is_none() {
-        return;
+    let Some(guess) = rule.on_the_wire().robust() else { return };
+    // A liar may also send nothing at all: as many may be missing as may lie, where enough are left for the rule.
+    if let (Some(workers), Some(liars)) = (layers.count("job.groups"), layers.count("job.adversaries")) {
+        let spare = workers.saturating_sub(guess.needs(liars).0);
+        layers.set_default("job.stragglers", Value::Integer(spare.min(liars) as u64));
     }
     // The more are counted, the better the guess.
     if let Some(deadline) = layers.count("rounds.deadline_ms") {

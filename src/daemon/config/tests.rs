@@ -343,6 +343,9 @@ fn settings_follow_a_robust_rule_unless_they_are_set() {
     assert_eq!((robust.adversaries, robust.missing, &robust.weights), (2, 1, &vec![1.0; 11]));
     assert_eq!((median.linger(), median.credits()), (median.rounds.deadline, 8));
     assert!(of("rule = \"median\"\n[rounds]\nlinger_ms = 0\n").linger().is_zero());
+    // As many may be silent as may lie, where that leaves enough: bulyan needs all eleven.
+    let missing = |rule: &str| of(&format!("rule = \"{rule}\"\n")).job.robust.unwrap().missing;
+    assert_eq!(["median", "krum", "bulyan"].map(missing), [2, 2, 0]);
     // Those that survey wait for all that are connected, and hold a round.
     let krum = of("rule = \"krum\"\n[rounds]\nlinger_ms = 0\n[chunks]\nwidth = 2\n");
     assert_eq!((krum.linger(), krum.credits(), krum.memory.credits), (krum.rounds.deadline, 58, 8));
