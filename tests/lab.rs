@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use solon::lab::record::{self, Run, Shaping, Step};
 
 const TOP: &str = r#"
 title = "Tiny"
-figures = ["step-time"]
+figures = ["accuracy-by-steps"]
 data = "digits"
 hidden = 16
 batch = 60
@@ -179,8 +180,108 @@ fn a_lab_that_was_stopped_goes_on_with_what_is_missing() {
     std::fs::write(place.file(), other).unwrap();
     let third = text(&place.run(&["--only", "c4"]));
     assert!(third.contains("[3/3]") && !third.contains("already"), "{third}");
+    assert!(third.contains("3 runs are of other settings: run anew"), "{third}");
+    assert!(third.contains("6 runs that were not asked for"), "{third}");
+    assert_eq!(place.records().len(), 3, "those of other settings are there, and in no table");
     assert!(text(&place.run(&["--only", "c4"])).contains("3 runs are there already"));
     assert!(text(&place.run(&["--only", "c4", "--fresh"])).contains("[3/3]"));
+}
+
+#[test]
+fn records_that_the_same_command_would_not_make_again_are_run_anew_and_it_is_said() {
+    let place = Place::new(
+        "[[runs]]\nrules = [\"mean\"]\n\
+         [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [4]\n",
+    );
+    let difference = || {
+        let records = place.records();
+        records.iter().find(|run| run.manifest.settings.rule == "solon").unwrap().outcome.difference
+    };
+    place.run(&["--only", "solon"]);
+    assert_eq!(difference(), None);
+    assert!(text(&place.run(&["--only", "solon"])).contains("1 runs are there already"), "nothing to compare it with");
+    let compared = text(&place.run(&[]));
+    assert!(compared.contains("1 runs are not compared with the weights of the honest mean: run anew"), "{compared}");
+    assert!(compared.contains("[2/2]") && difference().is_some_and(|it| it <= 1e-5), "{compared}");
+    assert!(text(&place.run(&[])).contains("2 runs are there already"));
+
+    let home = |run: &Run| place.out().join("tiny").join(record::place(&run.manifest.variant, run.manifest.seed));
+    let (mean, solon) = {
+        let mut all = place.records();
+        (all.remove(0), all.remove(0))
+    };
+    assert_eq!(mean.manifest.build, solon.manifest.build);
+    for (change, said) in [
+        (("build", mean.manifest.build.as_str()), "1 runs are of another build of this program: run anew"),
+        (("machine", mean.manifest.machine.as_str()), "1 runs are of another machine: run anew"),
+        (("shaping", "none"), "1 runs are over a link that was shaped in another way: run anew"),
+    ] {
+        let (key, value) = change;
+        let file = home(&mean).join("manifest.json");
+        let other = if key == "shaping" { "pacing" } else { "another" };
+        let manifest = std::fs::read_to_string(&file).unwrap();
+        let changed = manifest.replace(&format!("\"{key}\": \"{value}\""), &format!("\"{key}\": \"{other}\""));
+        assert_ne!(changed, manifest, "{key}");
+        std::fs::write(&file, changed).unwrap();
+        let again = text(&place.run(&[]));
+        assert!(again.contains(said) && again.contains("[1/1]"), "{again}");
+    }
+    std::fs::remove_file(home(&mean).with_extension("weights")).unwrap();
+    assert!(text(&place.run(&[])).contains("[1/1]"), "the mean without its weights is of no use");
+    assert!(text(&place.run(&[])).contains("2 runs are there already"));
+}
+
+/// Looks until it is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < end, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_lab_that_is_killed_leaves_no_gradients_in_memory() {
+    let place = Place::new("[[runs]]\nrules = [\"mean\"]\n");
+    let long = std::fs::read_to_string(place.file()).unwrap().replace("steps = 12", "steps = 1000000");
+    std::fs::write(place.file(), long).unwrap();
+    let mut lab = place.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let file = format!("/dev/shm/solon-lab-{}", lab.id());
+    if !Path::new("/dev/shm").is_dir() {
+        eprintln!("skipped: there is no /dev/shm");
+    } else {
+        // Once all have joined nobody finds it any more, while workers still have it.
+        let gone = format!("{file} (deleted)");
+        let maps = format!("/proc/{}/maps", lab.id());
+        until("the file is unlinked while it is in use", || {
+            std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains(&gone))
+        });
+    }
+    lab.kill().unwrap();
+    lab.wait().unwrap();
+    assert!(!Path::new(&file).exists());
+}
+
+#[test]
+fn an_end_of_a_probe_that_nobody_asks_ends_with_the_lab() {
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_solon"))
+        .args(["lab-probe", "serve", "127.0.0.1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    read_until(&mut serve, "127.0.0.1:");
+    drop(serve.stdin.take());
+    until("it has ended", || serve.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_ends_the_list_in_peace() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_solon")).args(["lab", "list"]).stdout(writer).output().expect("solon runs");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
 }
 
 fn probed(shaping: &str) -> Result<(Shaping, [f64; 2]), String> {

@@ -1,6 +1,6 @@
 //! The processes of one run, and what daemon and reporter say of each step put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -101,6 +101,9 @@ impl Job<'_> {
                 joined += 1;
             }
         }
+        // All have it mapped: so it is gone with the last of them, however they end.
+        std::fs::remove_file(self.shared)
+            .map_err(|error| LabError::Io { what: format!("cannot remove {}", self.shared.display()), error })?;
         processes.begin();
         let mut done: Vec<Option<Done>> = vec![None; settings.workers];
         while done.iter().any(Option::is_none) {
@@ -119,7 +122,7 @@ impl Job<'_> {
         if let Some(worker) = done.iter().position(|said| said.digest != done[reporter].digest) {
             return Err(LabError::Diverged { worker, reporter });
         }
-        happened.overruns = done.iter().map(|said| said.overruns).max().unwrap_or(0);
+        happened.overruns = overruns(&done);
         happened.bytes = [0, 1].map(|way| done.iter().map(|said| said.bytes[way]).sum());
         match happened.listen(&log) {
             0 => Ok(happened),
@@ -193,6 +196,11 @@ impl Job<'_> {
             }
         }
     }
+}
+
+/// In how many steps some worker's computing took too long.
+fn overruns(done: &[Done]) -> u64 {
+    done.iter().flat_map(|said| &said.overran).collect::<BTreeSet<_>>().len() as u64
 }
 
 impl Happened {
@@ -302,6 +310,13 @@ mod tests {
 
     fn near(found: [f64; 7], expected: [f64; 7]) {
         assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
+    }
+
+    #[test]
+    fn a_step_that_some_worker_overran_counts_once_whoever_it_was() {
+        let worker = |overran: &[u64]| Done { digest: String::new(), overran: overran.into(), bytes: [0; 2] };
+        assert_eq!(overruns(&[worker(&[1, 3]), worker(&[]), worker(&[2, 3])]), 3);
+        assert_eq!(overruns(&[]), 0);
     }
 
     #[test]

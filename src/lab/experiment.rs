@@ -3,19 +3,19 @@
 //! What stands at the top holds for all runs; each `[[runs]]` multiplies out its lists: every rule with every attack, compression, link
 //! and gradient time, over all seeds.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, de};
-use toml::Spanned;
+use serde::Deserialize;
 
-use super::record::{About, MomentumAt, Picture, Push, Settings, Who, place};
+use self::file::{File, Override, Runs};
+use super::record::{About, Push, Settings, Who, place};
 use crate::attacks::{Attack, Lie};
 use crate::code::Parameters;
-use crate::demo::Activation;
-use crate::plan::{BytesPerSecond, Seconds};
 use crate::rules::Rule;
+
+mod file;
+#[cfg(test)]
+mod tests;
 
 /// Experiments that are part of the program: name and text, in the order in which `solon lab all` runs them.
 pub const BUILT_IN: [(&str, &str); 6] = [
@@ -98,98 +98,6 @@ pub enum ExperimentError {
         /// What does not fit, and what would.
         why: String,
     },
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
-    title: String,
-    #[serde(default)]
-    text: String,
-    figures: Vec<Picture>,
-    #[serde(default)]
-    targets: Vec<f64>,
-    data: DataName,
-    hidden: usize,
-    batch: usize,
-    rate: f32,
-    #[serde(default)]
-    momentum: f32,
-    #[serde(default)]
-    momentum_at: MomentumAt,
-    #[serde(default)]
-    activation: Activation,
-    steps: u64,
-    judge: u64,
-    seeds: Vec<u64>,
-    workers: usize,
-    #[serde(default, deserialize_with = "links")]
-    links: Vec<f64>,
-    #[serde(default)]
-    push: Push,
-    #[serde(default, deserialize_with = "times")]
-    gradient_times: Vec<f64>,
-    #[serde(default)]
-    rule: BTreeMap<String, Override>,
-    runs: Vec<Spanned<Runs>>,
-}
-
-/// What holds for one rule alone.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Override {
-    rate: Option<f32>,
-    momentum: Option<f32>,
-    momentum_at: Option<MomentumAt>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Runs {
-    rules: Vec<String>,
-    #[serde(default)]
-    attacks: Vec<String>,
-    #[serde(default)]
-    adversaries: usize,
-    #[serde(default)]
-    stragglers: usize,
-    #[serde(default)]
-    compression: Vec<usize>,
-    liars: Option<usize>,
-    #[serde(default)]
-    who: Who,
-    workers: Option<usize>,
-    hidden: Option<usize>,
-    push: Option<Push>,
-    #[serde(default, deserialize_with = "some_links")]
-    links: Option<Vec<f64>>,
-    #[serde(default, deserialize_with = "some_times")]
-    gradient_times: Option<Vec<f64>>,
-}
-
-fn each<'de, D: Deserializer<'de>, E: fmt::Display>(
-    from: D,
-    read: impl Fn(&str) -> Result<f64, E>,
-) -> Result<Vec<f64>, D::Error> {
-    let texts: Vec<String> = Deserialize::deserialize(from)?;
-    texts.iter().map(|text| read(text).map_err(de::Error::custom)).collect()
-}
-
-fn links<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
-    // "1 Gb/s" reads better than "1Gb/s".
-    each(from, |text| BytesPerSecond::parse(&text.replace(' ', "")).map(BytesPerSecond::get))
-}
-
-fn times<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
-    each(from, |text| Seconds::parse(&text.replace(' ', "")).map(Seconds::get))
-}
-
-fn some_links<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<f64>>, D::Error> {
-    links(from).map(Some)
-}
-
-fn some_times<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<f64>>, D::Error> {
-    times(from).map(Some)
 }
 
 impl Experiment {
@@ -331,6 +239,20 @@ impl File {
         }
     }
 
+    /// Refuses figures of times: workers of a group copy its gradient, so that a rule with a code would seem to be had for nothing.
+    fn shows_no_times(&self, rule: &str, redundancy: usize) -> Result<(), String> {
+        let of_time: Vec<&str> =
+            self.figures.iter().filter(|figure| figure.is_of_time()).map(|figure| figure.name()).collect();
+        match of_time.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "{rule}: figures {} without gradient-times: workers of a group copy its gradient instead of computing it, so that times \
+                 hide the {redundancy}-fold computing: expected gradient-times = [\"2 ms\"] or the like, or no figures of times",
+                of_time.join(", ")
+            )),
+        }
+    }
+
     fn settings(
         &self,
         runs: &Runs,
@@ -372,6 +294,9 @@ impl File {
         } else {
             (workers, 1)
         };
+        if redundancy > 1 && gradient_time.is_none() {
+            self.shows_no_times(rule, redundancy)?;
+        }
         let most = if redundancy > 1 { redundancy } else { workers } - 1;
         if attack.is_some() && !(1..=most).contains(&liars) {
             return Err(format!(
@@ -452,96 +377,4 @@ fn name_of(settings: &Settings) -> String {
     }
     parts.extend(settings.gradient_time.map(|time| format!("{}us", time * 1e6)));
     parts.join("-")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOP: &str = r#"
-title = "Rules"
-figures = ["accuracy-table"]
-data = "digits"
-hidden = 8
-batch = 60
-rate = 0.1
-steps = 4
-judge = 2
-seeds = [1, 2]
-workers = 6
-"#;
-
-    fn parse(rest: &str) -> Result<Experiment, String> {
-        Experiment::parse("made-up", &format!("{TOP}{rest}")).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn lists_are_multiplied_out_and_honest_means_come_first() {
-        let made = parse(
-            "[rule.signum]\nrate = 0.01\nmomentum-at = \"worker\"\n\
-             [[runs]]\nrules = [\"signum\", \"mean\"]\nadversaries = 1\nattacks = [\"reverse\", \"none\"]\n\
-             [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [1, 4]\nlinks = [\"1 Gb/s\"]\n",
-        )
-        .unwrap();
-        assert_eq!(made.variants.len(), 6);
-        assert_eq!(made.about.runs.len(), 12);
-        assert!(is_honest_mean(&made.variants[0].1));
-        let signum = &made.variants.iter().find(|(_, it)| it.rule == "signum").unwrap().1;
-        assert_eq!((signum.rate, signum.momentum_at), (0.01, MomentumAt::Worker));
-        assert_eq!((signum.groups, signum.redundancy), (6, 1));
-        let solon = &made.variants.last().unwrap().1;
-        assert_eq!((solon.groups, solon.redundancy, solon.link), (1, 6, Some(125e6)));
-        assert_eq!(solon.momentum_at, MomentumAt::Server);
-    }
-
-    #[test]
-    fn unknown_keys_and_values_are_refused_with_the_line_and_what_is_expected() {
-        for (rest, line, expected) in [
-            ("[[runs]]\nrules = [\"mean\"]\nlier = 1\n", "line 14", "liars"),
-            ("[[runs]]\nrules = [\"meen\"]\n", "line 12", "expected one of solon, draco, mean"),
-            ("[[runs]]\nrules = [\"mean\"]\nattacks = [\"revers\"]\n", "line 12", "reverse, constant"),
-            ("[[runs]]\nrules = [\"mean\"]\nlinks = [\"1 G\"]\n", "line 14", "such as 100Gb/s"),
-            ("[[runs]]\nrules = [\"mean\"]\nwho = \"all\"\n", "line 14", "switching"),
-        ] {
-            let text = parse(rest).unwrap_err();
-            assert!(text.contains(line) && text.contains(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn combinations_that_cannot_be_are_refused_with_what_would() {
-        for (runs, expected) in [
-            ("rules = [\"solon\"]\nadversaries = 2\n", "expected a multiple of 5"),
-            ("rules = [\"mean\"]\ncompression = [2]\n", "compression is for"),
-            ("rules = [\"mean\"]\nstragglers = 1\n", "stragglers are for"),
-            ("rules = [\"mean\"]\nattacks = [\"zero\"]\n", "expected 1 to 5"),
-            ("rules = [\"solon\"]\nadversaries = 1\nliars = 3\nattacks = [\"zero\"]\n", "expected 1 to 2"),
-            ("rules = [\"mean\"]\nworkers = 7\n", "expected a multiple of 7"),
-            ("rules = [\"mean\"]\nworkers = 65\n", "expected 1 to 64"),
-            ("rules = [\"mean\", \"mean\"]\n", "is run twice"),
-            ("rules = [\"bulyan\"]\nadversaries = 1\n", "P >= 4 f + 3"),
-            ("rules = [\"mean\"]\nwho = \"whole-group\"\n", "where there are groups"),
-            ("rules = []\n", "expected some of"),
-        ] {
-            let text = parse(&format!("[[runs]]\n{runs}")).unwrap_err();
-            assert!(text.contains(expected) && text.contains("line 12"), "{text}");
-        }
-    }
-
-    #[test]
-    fn impossible_values_at_the_top_are_refused_with_their_line() {
-        let bad = TOP.replace("judge = 2", "judge = 0") + "[[runs]]\nrules = [\"mean\"]\n";
-        let text = Experiment::parse("made-up", &bad).unwrap_err().to_string();
-        assert_eq!(text, "made-up, line 9: judge = 0: expected at least 1");
-    }
-
-    #[test]
-    fn experiments_that_are_part_of_the_program_make_sense() {
-        for (name, text) in BUILT_IN {
-            let in_small = format!("{SMALL}{name}");
-            assert!(name.starts_with(SMALL) || BUILT_IN.iter().any(|(other, _)| *other == in_small), "{name}");
-            let made = Experiment::parse(name, text).unwrap_or_else(|error| panic!("{error}"));
-            assert!(made.variants.iter().any(|(_, it)| is_honest_mean(it)), "{name} has nothing to compare with");
-        }
-    }
 }

@@ -12,6 +12,7 @@ use clap::Subcommand;
 use super::network::{DAEMON, End, Network, NotPermitted};
 use super::pace::Forwarder;
 use super::record::Shaping;
+use crate::demo::worker::end_with_parent;
 
 /// How long the link is loaded in each direction to measure its rate.
 const PROBE: Duration = Duration::from_millis(250);
@@ -62,6 +63,15 @@ impl Links {
         match self.network.get_or_insert_with(Network::make) {
             Ok(_) => (Shaping::Namespaces, None),
             Err(why) => (Shaping::Pacing, Some(why.to_string())),
+        }
+    }
+
+    /// How a link of this rate would be shaped. Makes the namespaces if it can and must.
+    pub fn expected(&mut self, rate: Option<f64>) -> Shaping {
+        match (rate, self.wanted) {
+            (None, _) => Shaping::None,
+            (_, Some(wanted)) => wanted,
+            (_, None) => self.shaping().0,
         }
     }
 
@@ -129,7 +139,7 @@ impl Link<'_> {
         let start = |end, arguments: &[String]| {
             let all = std::iter::once("lab-probe".to_owned()).chain(arguments.iter().cloned()).collect();
             let (program, arguments) = self.at(end, program, all);
-            Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map(Killed)
+            Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map(Killed)
         };
         let mut far = start(End::Daemon, &["serve".into(), self.daemon().to_string()])?;
         let address = far.line()?;
@@ -177,11 +187,12 @@ pub enum Probe {
     },
 }
 
-/// Runs an end of a probe.
+/// Runs an end of a probe, which ends with its standard input: so nothing is left of a lab that was killed.
 ///
 /// # Errors
 /// If the connection fails, or takes too long.
 pub fn probe(end: &Probe) -> io::Result<()> {
+    end_with_parent();
     match end {
         Probe::Serve { address } => {
             let listener = TcpListener::bind((*address, 0))?;

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! So it is the daemon's link that is shaped, where everything meets; workers are as fast as that lets them be. A direction is shaped
-//! where it begins, so that what waits there holds its sender up and nothing is dropped. The bucket holds 10 ms of bytes, and at least
-//! 64 KiB, so that what the kernel sends at once need not be cut; the queue before it has room for what all workers may have in flight.
+//! where it begins, so that what waits there holds its sender up and nothing is dropped. The bucket holds what comes in a millisecond, and at
+//! least 64 KiB, so that what the kernel sends at once need not be cut; the queue before it has room for what all workers may have in flight.
 //!
 //! Needs `ip` and `tc`, and the right to make namespaces. They are removed when this is dropped; those that a lab left which was killed are
 //! removed by the next one.
@@ -18,8 +18,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What the namespaces' names begin with; then the number of the process.
-const PREFIX: &str = "solon-lab-";
+/// What names of namespaces, and of files that are shared, begin with; then the number of the lab's process.
+pub const PREFIX: &str = "solon-lab-";
 
 /// The daemon's address.
 pub const DAEMON: &str = "10.215.0.1";
@@ -109,12 +109,17 @@ impl Drop for Network {
     }
 }
 
+/// Is this the name of something that a lab made which is no more?
+pub fn is_left_behind(name: &str) -> bool {
+    let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    owner.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists())
+}
+
 /// Removes the namespaces of labs that are no more.
 fn remove_left_behind() {
     let Ok(listed) = Command::new("ip").args(["netns", "list"]).output() else { return };
     for name in String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.split_whitespace().next()) {
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+        if is_left_behind(name) {
             // Another lab may have been faster.
             let _ = ip(&["netns", "del", name]);
         }

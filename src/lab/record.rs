@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A variant is all settings but the seed, so the runs of a variant differ by chance alone. A run without an outcome was stopped in
-//! the middle, and is run anew; one whose settings are no longer those of the experiment file, too.
+//! the middle, and is run anew; one that the same command would not make again, too (see [`resume`](super::resume)).
 //!
 //! **Time.** All times are of the *reporter*, an honest worker (who may lie now and then where liars switch), on the machine's monotonic clock, which daemon and workers share. A step
 //! is cut at points that follow each other, so that its *wall* parts add up to it:
@@ -67,6 +67,28 @@ pub enum Picture {
     SpeedUp,
     /// Step times of Solon and Draco over computing time by communication time.
     Crossover,
+}
+
+impl Picture {
+    /// Its name in experiment files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Picture::AccuracyTable => "accuracy-table",
+            Picture::AccuracyBySteps => "accuracy-by-steps",
+            Picture::AccuracyByTime => "accuracy-by-time",
+            Picture::StepTime => "step-time",
+            Picture::SpeedUp => "speed-up",
+            Picture::Crossover => "crossover",
+        }
+    }
+
+    /// Does it show how long something takes?
+    pub fn is_of_time(self) -> bool {
+        match self {
+            Picture::AccuracyByTime | Picture::StepTime | Picture::SpeedUp | Picture::Crossover => true,
+            Picture::AccuracyTable | Picture::AccuracyBySteps => false,
+        }
+    }
 }
 
 /// What is run, but for the seed.
@@ -194,6 +216,9 @@ pub struct Manifest {
     pub samples: [usize; 2],
     /// Version of the program.
     pub version: String,
+    /// First half of the hash of the program; empty in records that did not say it yet.
+    #[serde(default)]
+    pub build: String,
     /// Processor, number of cores, vector instructions.
     pub machine: String,
     /// When it began, in seconds since 1970.
@@ -251,8 +276,8 @@ pub struct Step {
     pub accuracy: Option<f64>,
     /// Cross-entropy on the test samples; empty where it was not judged or is not finite.
     pub loss: Option<f64>,
-    /// Distance of the weights from those of the honest mean at the same step and seed, relative to the norm of these; empty where it
-    /// was not judged, is not finite, or there is no such run in the experiment.
+    /// Distance of the weights from those of the honest mean at the same step and seed, relative to the norm of these; [`NOT_FINITE`] if
+    /// that is no number. Empty where it was not judged, or there is no such run in the experiment.
     pub difference: Option<f64>,
     /// Workers named as liars, separated by spaces.
     pub named: String,
@@ -261,6 +286,9 @@ pub struct Step {
     /// The round could not be decoded: nothing was applied, and the run ends here.
     pub undecodable: bool,
 }
+
+/// What stands for a distance of weights that are not finite: larger than any that is, so that nothing hides it.
+pub const NOT_FINITE: f64 = 1e300;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -440,6 +468,7 @@ mod tests {
             shaping: Shaping::Namespaces,
             samples: [1437, 360],
             version: "0.1.0".into(),
+            build: "0123456789abcdef".into(),
             machine: "two cores".into(),
             began: 1_790_000_000,
         };

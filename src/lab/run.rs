@@ -1,5 +1,6 @@
 //! Runs what is missing of experiments, one run after another, and writes what came of each.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,16 +9,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::cluster::{self, Happened};
+use super::compare::{difference, reference, weights_of};
 use super::experiment::{DataName, Experiment, is_honest_mean};
 use super::link::{LinkError, Links};
+use super::network::PREFIX;
 use super::record::{self, Manifest, Outcome, RecordError, Run, Settings, Shaping, Step};
+use super::resume::{self, Maker, Other};
 use super::shared::{SharedError, SharedGradients};
 use super::store::Store;
 use super::worker::is_judged;
-use crate::bench::figures::Machine;
-use crate::demo::model::{Score, relative_difference};
+use crate::demo::model::Score;
 use crate::demo::process::ProcessError;
 use crate::demo::{Activation, DataError, Dataset, Model, Shape, Split};
+
+/// Where files are that never go to a disk.
+const MEMORY: &str = "/dev/shm";
 
 /// What to run, and where its records go.
 #[derive(Clone, Debug)]
@@ -36,6 +42,14 @@ pub struct Options {
     pub program: PathBuf,
     /// Set when the lab is to stop.
     pub stop: Arc<AtomicBool>,
+}
+
+impl Options {
+    /// Was this run asked for?
+    pub fn wants(&self, run: &Planned) -> bool {
+        let place = run.place().display().to_string();
+        self.only.is_empty() || self.only.iter().any(|word| place.contains(word))
+    }
 }
 
 /// What becomes of runs that are whole already.
@@ -174,29 +188,46 @@ pub fn run(experiments: &[Experiment], options: &Options, watch: &mut dyn Watch)
     }
     let of = |name: DataName| data.iter().find(|data| data.name == name).expect("read above");
     let (mut planned, mut summary) = (Vec::new(), Summary::default());
-    for experiment in experiments {
+    let (mut anew, mut left) = (BTreeMap::<Other, usize>::new(), 0);
+    // By experiment: records of other settings, which are in no table.
+    let mut foreign: Vec<BTreeSet<PathBuf>> = Vec::new();
+    let mut links = Links::new(options.shaping);
+    let maker = Maker::here(&options.program)?;
+    resume::sweep(Path::new(MEMORY));
+    for (at, experiment) in experiments.iter().enumerate() {
         let home = options.out.join(&experiment.about.name);
         if options.records == Records::Fresh && options.only.is_empty() {
             remove(&home)?;
         }
         fs::create_dir_all(&home).map_err(|error| LabError::Io { what: home.display().to_string(), error })?;
-        record::write_json(&home.join("experiment.json"), &experiment.about)?;
-        for run in plan(experiment, &of(experiment.data).split, options) {
-            match options.records == Records::Keep && is_there(&run, &options.out)? {
-                true => summary.whole += 1,
-                false => planned.push((run, experiment.data)),
-            }
-        }
+        let survey = resume::survey(&plan(experiment, &of(experiment.data).split), options, &maker, &mut links)?;
+        describe(experiment, &survey.foreign, options)?;
+        planned.extend(survey.missing.into_iter().map(|run| (run, at)));
+        survey.anew.into_iter().for_each(|(why, count)| *anew.entry(why).or_default() += count);
+        (summary.whole, left) = (summary.whole + survey.whole, left + survey.left);
+        foreign.push(survey.foreign);
     }
     let runs: Vec<Planned> = planned.iter().map(|(run, _)| run.clone()).collect();
     watch.planned(&runs, summary.whole);
-    let mut links = Links::new(options.shaping);
+    for (why, count) in anew {
+        watch.note(&format!("{count} runs are {}: run anew", why.words()));
+    }
+    if left > 0 {
+        watch.note(&format!(
+            "{left} runs that were not asked for are of other settings, another build, machine or shaping; the same command without --only \
+             runs them anew"
+        ));
+    }
     if let (true, (_, Some(why))) = (runs.iter().any(|run| run.settings.link.is_some()), links.shaping()) {
         watch.note(&format!("links are paced by a forwarder of the lab, since {why}"));
     }
-    for (run, name) in planned {
+    for (run, at) in planned {
         let began = Instant::now();
-        let done = one(&run, of(name), &mut links, options, directory.path(), watch);
+        resume::clear(&options.out.join(run.place()))?;
+        if foreign[at].remove(&record::place(&run.variant, run.seed)) {
+            describe(&experiments[at], &foreign[at], options)?;
+        }
+        let done = one(&run, of(experiments[at].data), &mut links, &maker, options, directory.path(), watch);
         if options.stop.load(Ordering::Relaxed) {
             // Whatever else went wrong: processes end by the same Ctrl-C.
             return Err(LabError::Stopped);
@@ -209,6 +240,13 @@ pub fn run(experiments: &[Experiment], options: &Options, watch: &mut dyn Watch)
         }
     }
     Ok(summary)
+}
+
+/// Writes what the experiment is about, with all its runs but those whose records are foreign.
+fn describe(experiment: &Experiment, foreign: &BTreeSet<PathBuf>, options: &Options) -> Result<(), LabError> {
+    let mut about = experiment.about.clone();
+    about.runs.retain(|place| !foreign.contains(place));
+    Ok(record::write_json(&options.out.join(&about.name).join("experiment.json"), &about)?)
 }
 
 fn remove(path: &Path) -> Result<(), LabError> {
@@ -237,8 +275,8 @@ impl Data {
     }
 }
 
-/// All runs of an experiment that were asked for: each variant with the first seed, then with the next.
-fn plan(experiment: &Experiment, split: &Split, options: &Options) -> Vec<Planned> {
+/// All runs of an experiment: each variant with the first seed, then with the next.
+fn plan(experiment: &Experiment, split: &Split) -> Vec<Planned> {
     let mut runs = Vec::new();
     for seed in &experiment.seeds {
         for (variant, settings) in &experiment.variants {
@@ -248,28 +286,14 @@ fn plan(experiment: &Experiment, split: &Split, options: &Options) -> Vec<Planne
             runs.push(Planned { experiment, variant: variant.clone(), seed: *seed, settings });
         }
     }
-    let wanted = |run: &Planned| {
-        let place = run.place().display().to_string();
-        options.only.is_empty() || options.only.iter().any(|word| place.contains(word))
-    };
-    runs.into_iter().filter(wanted).collect()
-}
-
-/// Is this run whole, with the settings that it is to have now?
-fn is_there(run: &Planned, out: &Path) -> Result<bool, LabError> {
-    let there = Run::read(&out.join(run.place()))?;
-    Ok(there.is_some_and(|there| there.manifest.settings == run.settings && there.manifest.seed == run.seed))
-}
-
-/// The weights of an honest mean at all judged steps, beside its directory: for others to be compared with.
-fn weights_of(directory: &Path) -> PathBuf {
-    directory.with_extension("weights")
+    runs
 }
 
 fn one(
     run: &Planned,
     data: &Data,
     links: &mut Links,
+    maker: &Maker,
     options: &Options,
     directory: &Path,
     watch: &mut dyn Watch,
@@ -287,8 +311,9 @@ fn one(
         reporter,
         shaping,
         samples: [data.split.train.len(), data.split.test.len()],
-        version: env!("CARGO_PKG_VERSION").into(),
-        machine: Machine::read().to_string(),
+        version: maker.version.clone(),
+        build: maker.build.clone(),
+        machine: maker.machine.clone(),
         began: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
     };
     let weights = directory.join("weights");
@@ -318,8 +343,7 @@ fn one(
     for (at, (step, score)) in places.zip(&scores).enumerate() {
         step.accuracy = Some(score.accuracy);
         step.loss = Some(score.loss).filter(|loss| loss.is_finite());
-        let difference = honest.get(at).map(|honest| relative_difference(&judged[at], honest));
-        step.difference = difference.filter(|difference| difference.is_finite());
+        step.difference = honest.get(at).map(|honest| difference(&judged[at], honest));
     }
     let outcome = outcome(&happened, &steps, probed);
     let run = Run { manifest, steps, outcome };
@@ -334,15 +358,15 @@ fn one(
 
 /// A file for the gradients of a run, in memory where there is such a place: it never goes to a disk.
 fn shared(settings: &Settings, directory: &Path) -> Result<Gradients, LabError> {
-    let memory = Path::new("/dev/shm");
+    let memory = Path::new(MEMORY);
     let home = if memory.is_dir() { memory } else { directory };
-    let path = home.join(format!("solon-lab-{}", std::process::id()));
+    let path = home.join(format!("{PREFIX}{}", std::process::id()));
     // Of an earlier process of this number.
     let _ = fs::remove_file(&path);
     Ok(Gradients(SharedGradients::create(&path, settings.groups, settings.dimension)?))
 }
 
-/// Removed when it is dropped.
+/// Removed when it is dropped, if the workers have not all joined before.
 struct Gradients(SharedGradients);
 
 impl Gradients {
@@ -388,27 +412,4 @@ fn score(models: &[Vec<f32>], shape: Shape, activation: Activation, test: &Datas
         let parts: Vec<_> = parts.collect();
         parts.into_iter().flat_map(|part| part.join().expect("scoring does not panic")).collect()
     })
-}
-
-/// The weights of the honest mean that learned with the same batches, rates and momentum, if the experiment has such a run.
-fn reference(run: &Planned, out: &Path) -> Result<Option<Vec<u8>>, LabError> {
-    let about: record::About = record::read_json(&out.join(&run.experiment).join("experiment.json"))?;
-    let s = &run.settings;
-    for place in about.runs {
-        let directory = out.join(&run.experiment).join(place);
-        let weights = weights_of(&directory);
-        if !weights.exists() {
-            continue;
-        }
-        let Some(there) = Run::read(&directory)? else { continue };
-        let (t, seed) = (&there.manifest.settings, there.manifest.seed);
-        let learned =
-            |s: &Settings| (s.data.clone(), s.hidden, s.activation, s.batch, s.steps, s.judge, s.rate, s.momentum);
-        if seed == run.seed && is_honest_mean(t) && learned(t) == learned(s) {
-            return fs::read(&weights)
-                .map(Some)
-                .map_err(|error| LabError::Io { what: format!("cannot read {}", weights.display()), error });
-        }
-    }
-    Ok(None)
 }

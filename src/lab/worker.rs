@@ -90,8 +90,8 @@ pub struct Taken {
 pub struct Done {
     /// First half of the hash of its weights.
     pub digest: String,
-    /// Steps in which computing took longer than the time that is emulated.
-    pub overruns: u64,
+    /// Steps (from 1) in which computing, and making up a lie, took longer than the time that is emulated.
+    pub overran: Vec<u64>,
     /// Bytes sent and received.
     pub bytes: [u64; 2],
 }
@@ -155,7 +155,13 @@ struct Trainer<'a> {
     /// Of this worker's gradients, where momentum is kept with the workers.
     velocity: Option<Vec<f32>>,
     buffer: Vec<f32>,
-    overruns: u64,
+    overran: Vec<u64>,
+}
+
+/// What a worker does in a step.
+enum Turn {
+    Honest,
+    Lies,
 }
 
 fn train(order: &Order) -> Result<(), WorkerError> {
@@ -193,7 +199,7 @@ fn train(order: &Order) -> Result<(), WorkerError> {
         liar,
         velocity: at_worker.then(|| vec![0.0; shape.dimension()]),
         buffer: vec![0.0; shape.dimension()],
-        overruns: 0,
+        overran: Vec::new(),
     };
     say(&Message::Joined)?;
     io::stdin().lock().read_line(&mut String::new())?;
@@ -219,7 +225,7 @@ fn train(order: &Order) -> Result<(), WorkerError> {
     let (up, down) = trainer.worker.traffic();
     let weights = bytemuck::cast_slice(trainer.model.parameters());
     let digest = blake3::hash(weights).to_hex()[..16].to_owned();
-    say(&Message::Done(Done { digest, overruns: trainer.overruns, bytes: [up, down] }))?;
+    say(&Message::Done(Done { digest, overran: trainer.overran, bytes: [up, down] }))?;
     trainer.worker.leave();
     Ok(())
 }
@@ -235,17 +241,19 @@ impl Trainer<'_> {
         let (bytes, encoding) = (self.worker.traffic(), self.worker.encoding());
         let began = Instant::now();
         self.compute(step)?;
+        // Before the time that is emulated is over: nobody waits for a lie. All publish their gradients before they sleep.
+        let turn = self.make_up(step)?;
         let compute_busy = began.elapsed();
         if let Some(per_sample) = settings.gradient_time {
             let samples = self.sampler.part(step, self.worker.place().group, settings.groups).len();
             let emulated = Duration::from_secs_f64(per_sample * samples as f64);
             match emulated.checked_sub(compute_busy) {
                 Some(left) => std::thread::sleep(left),
-                None => self.overruns += 1,
+                None => self.overran.push(step + 1),
             }
         }
         let (compute, sent) = (began.elapsed(), clock());
-        let report = self.exchange(step)?;
+        let report = self.exchange(&turn);
         let (received, applying) = (clock(), Instant::now());
         let (report, undecodable) = match report {
             Ok(report) => (Some(report), None),
@@ -291,14 +299,14 @@ impl Trainer<'_> {
         Ok(self.shared.publish(place.group, step, &self.buffer)?)
     }
 
-    /// The round's report, or why there is no update.
-    fn exchange(&mut self, step: u64) -> Result<Result<Report, ClientError>, WorkerError> {
+    /// Turns what is in the buffer into a lie, if it is this worker's turn to lie.
+    fn make_up(&mut self, step: u64) -> Result<Turn, WorkerError> {
         let row = self.worker.place().row;
         let among = match &self.liar {
             Some((_, among)) if among.lies(step, self.order.worker) => *among,
             _ => {
                 self.worker.set_row(row);
-                return Ok(self.worker.exchange(&mut self.buffer));
+                return Ok(Turn::Honest);
             }
         };
         let known = self.know(step, &among)?;
@@ -308,9 +316,19 @@ impl Trainer<'_> {
         worker.set_row(liar.row(row));
         let known: Vec<&[f32]> = known.chunks_exact(buffer.len()).collect();
         liar.gradient(if known.is_empty() { Knowledge::Own } else { Knowledge::All(&known) }, buffer);
-        let mut lie = |round, chunk, shard: &mut [f32]| liar.shard(round, chunk as usize, shard);
-        let tamper: Tamper<'_> = &mut lie;
-        Ok(worker.exchange_tampered(buffer, Some(tamper)))
+        Ok(Turn::Lies)
+    }
+
+    /// The round's report, or why there is no update.
+    fn exchange(&mut self, turn: &Turn) -> Result<Report, ClientError> {
+        match (turn, &mut self.liar) {
+            (Turn::Lies, Some((liar, _))) => {
+                let mut lie = |round, chunk, shard: &mut [f32]| liar.shard(round, chunk as usize, shard);
+                let tamper: Tamper<'_> = &mut lie;
+                self.worker.exchange_tampered(&mut self.buffer, Some(tamper))
+            }
+            _ => self.worker.exchange(&mut self.buffer),
+        }
     }
 
     /// What a liar looks at before it lies: all honest gradients, one after another; nothing, if its attack has no use for them.

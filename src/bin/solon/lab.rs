@@ -1,6 +1,6 @@
 //! `solon lab`: experiments with real daemons and workers, and the report over them.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -143,7 +143,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::List { experiments } => {
             let names = if experiments.is_empty() { built_in() } else { experiments.clone() };
-            names.iter().try_for_each(|name| list(&Experiment::find(name)?))
+            let found = names.iter().map(|name| Experiment::find(name)).collect::<Result<Vec<_>, _>>()?;
+            let mut out = io::stdout().lock();
+            let written = found.iter().try_for_each(|experiment| list(experiment, &mut out));
+            quietly(written.and_then(|()| out.flush()))
         }
         Command::Run { experiments, how } => run_all(experiments, how),
         Command::Report { out, docs } => write_report(out, docs.as_deref()),
@@ -160,21 +163,26 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
 }
 
-fn list(experiment: &Experiment) -> Result<(), Failure> {
-    let about = &experiment.about;
-    println!("{}: {}", about.name, about.title);
-    if !about.text.is_empty() {
-        println!("  {}", about.text.replace('\n', "\n  "));
+/// Whoever reads no further, such as `head`, has seen enough.
+fn quietly(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure { exit: Exit::Io, message: format!("standard output: {error}") })
+        }
+        _ => Ok(()),
     }
-    println!(
-        "  {} variants x {} seeds = {} runs:",
-        experiment.variants.len(),
-        experiment.seeds.len(),
-        about.runs.len()
-    );
-    experiment.variants.iter().for_each(|(variant, _)| println!("    {variant}"));
-    println!();
-    Ok(())
+}
+
+fn list(experiment: &Experiment, out: &mut dyn Write) -> io::Result<()> {
+    let about = &experiment.about;
+    writeln!(out, "{}: {}", about.name, about.title)?;
+    if !about.text.is_empty() {
+        writeln!(out, "  {}", about.text.replace('\n', "\n  "))?;
+    }
+    let (variants, seeds) = (experiment.variants.len(), experiment.seeds.len());
+    writeln!(out, "  {variants} variants x {seeds} seeds = {} runs:", about.runs.len())?;
+    experiment.variants.iter().try_for_each(|(variant, _)| writeln!(out, "    {variant}"))?;
+    writeln!(out)
 }
 
 /// The report lies beside the records.
@@ -190,8 +198,8 @@ fn write_report(out: &Path, docs: Option<&Path>) -> Result<(), Failure> {
     if let Some(docs) = docs {
         written.extend(report::write_docs(out, docs).map_err(failure)?);
     }
-    written.iter().for_each(|path| println!("{}", path.display()));
-    Ok(())
+    let mut out = io::stdout().lock();
+    quietly(written.iter().try_for_each(|path| writeln!(out, "{}", path.display())))
 }
 
 fn run_all(names: &[String], how: &How) -> Result<(), Failure> {
@@ -232,7 +240,7 @@ fn run_all(names: &[String], how: &How) -> Result<(), Failure> {
         };
         failure(exit, error.to_string())
     })?;
-    println!("{} runs are in {}", summary.whole, how.out.display());
+    quietly(writeln!(io::stdout(), "{} runs are in {}", summary.whole, how.out.display()))?;
     match summary.failed.len() {
         0 => Ok(()),
         count => Err(failure(Exit::Failure, format!("{count} runs failed, as was said above"))),
@@ -264,7 +272,8 @@ impl Show {
     fn line(&self, text: &str) {
         match self.terminal {
             true => self.bar.println(text),
-            false => println!("{text}"),
+            // If nobody reads, records are written all the same.
+            false => drop(writeln!(io::stdout(), "{text}")),
         }
     }
 }

@@ -89,6 +89,7 @@ pub(super) fn run(rule: &str, attack: Option<&str>, seed: u64, accuracy: f64) ->
         shaping: Shaping::Namespaces,
         samples: [1437, 360],
         version: "0.1.0".into(),
+        build: String::new(),
         machine: "a machine, two cores".into(),
         began: 0,
     };
