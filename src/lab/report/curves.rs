@@ -15,7 +15,7 @@ const HEIGHT: f64 = 230.0;
 pub(super) enum Over {
     /// Steps.
     Steps,
-    /// Seconds of a run; by powers of ten where runs differ much.
+    /// Seconds of a run; by powers of ten where runs differ much, or last many times longer than to where they are first judged.
     Seconds,
 }
 
@@ -58,7 +58,7 @@ fn drawn<'a>(experiment: &'a Experiment, jobs: &[(Job, Vec<&'a Variant>)]) -> Dr
 }
 
 /// The same of the honest mean.
-const HONEST_AGAIN: &str = r#"stroke-width="7" opacity="0.4" stroke-dasharray="14 10""#;
+const HONEST_AGAIN: &str = r#"stroke-width="7" opacity="0.4" stroke-dasharray="4 12""#;
 
 /// A look for every label, in the order in which they are drawn.
 fn looks(drawn: &Drawn<'_>) -> Vec<(String, &'static str, &'static str)> {
@@ -168,7 +168,8 @@ fn panel(
     let ends = || lines.iter().filter_map(|(_, points)| points.last()).map(|&(x, _)| x);
     let (last, shortest) = (ends().fold(0.0, f64::max), ends().fold(f64::INFINITY, f64::min));
     let first = lines.iter().filter_map(|(_, points)| points.first()).map(|&(x, _)| x).fold(f64::INFINITY, f64::min);
-    let logarithmic = over == Over::Seconds && last > 4.0 * shortest && first > 0.0;
+    // What takes so many times longer is as far aside everywhere, and the first steps, where accuracy rises, have room.
+    let logarithmic = over == Over::Seconds && first > 0.0 && (last > 4.0 * shortest || last > 20.0 * first);
     let place = |x: f64| if logarithmic { x.log10() } else { x };
     let steps = match over {
         _ if logarithmic => place(first)..place(last),
@@ -259,6 +260,13 @@ mod tests {
             figure(&experiment(runs), Over::Seconds).unwrap().panels.remove(0).inside
         };
         assert!(!panel(3.0).contains("logarithmic") && panel(30.0).contains("logarithmic"));
+    }
+
+    #[test]
+    fn time_is_by_powers_where_runs_last_many_times_their_first_step() {
+        let runs = vec![timed("solon", 1, &[(1.0, 0.5), (30.0, 0.9)]), timed("draco", 1, &[(2.0, 0.5), (40.0, 0.9)])];
+        let panel = figure(&experiment(runs), Over::Seconds).unwrap().panels.remove(0).inside;
+        assert!(panel.contains("logarithmic"));
     }
 
     #[test]
