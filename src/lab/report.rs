@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! records ─► Experiment: runs by variant ─► blocks: text, tables, figures ─► OUT/report.html
-//!                     │                                 └──────────────────► DOCS/results.md, DOCS/images/lab-*.svg
+//!                     │         peers.json ─────┘       └──────────────────► DOCS/results.md, DOCS/images/lab-*.svg
 //!                     └────────────────────────────────────────────────────► OUT/*.csv
 //! ```
+//!
+//! `peers.json` is what `benches/peers/grid --json` writes: aggregation alone, without a daemon.
 //!
 //! What was not run is said to be missing, and is no zero anywhere. Dates are left out, so that the same records make the same pages.
 
@@ -14,7 +16,9 @@ mod crossing;
 mod crossover;
 mod curves;
 mod figure;
+mod labels;
 mod page;
+mod peers;
 mod robust;
 #[cfg(test)]
 mod sample;
@@ -29,6 +33,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::blocks::{Block, blocks};
+use self::peers::Peers;
 use self::variants::Experiment;
 use super::record::{RecordError, load};
 
@@ -67,9 +72,9 @@ pub enum ReportError {
 /// # Errors
 /// If there are no records, or if files cannot be read or written.
 pub fn write(records: &Path, out: &Path) -> Result<Vec<PathBuf>, ReportError> {
-    let experiments = experiments(records)?;
+    let (experiments, peers) = found(records)?;
     fs::create_dir_all(out).map_err(|error| ReportError::Io { path: out.into(), error })?;
-    let mut files = vec![("report.html".to_string(), page::html(&experiments))];
+    let mut files = vec![("report.html".to_string(), page::html(&experiments, peers.as_ref()))];
     files.extend(summary::files(&experiments));
     let mut written = Vec::new();
     for (name, text) in files {
@@ -84,7 +89,7 @@ pub fn write(records: &Path, out: &Path) -> Result<Vec<PathBuf>, ReportError> {
 /// # Errors
 /// If there are no records, no such page, or if files cannot be read or written.
 pub fn write_docs(records: &Path, docs: &Path) -> Result<Vec<PathBuf>, ReportError> {
-    let experiments = experiments(records)?;
+    let (experiments, peers) = found(records)?;
     let path = docs.join("results.md");
     let mut text = fs::read_to_string(&path).map_err(|error| ReportError::Io { path: path.clone(), error })?;
     let images = docs.join("images");
@@ -99,13 +104,21 @@ pub fn write_docs(records: &Path, docs: &Path) -> Result<Vec<PathBuf>, ReportErr
             }
         }
     }
+    if let Some(peers) = peers {
+        text = replaced(&text, peers::NAME, &page::markdown(&peers.blocks()), &path)?;
+    }
     written.push(save(path, &text)?);
     Ok(written)
 }
 
-fn experiments(records: &Path) -> Result<Vec<Experiment>, ReportError> {
-    let found: Vec<Experiment> = load(records)?.into_iter().map(|(about, runs)| Experiment::new(about, runs)).collect();
-    if found.is_empty() { Err(ReportError::Nothing(records.into())) } else { Ok(found) }
+fn found(records: &Path) -> Result<(Vec<Experiment>, Option<Peers>), ReportError> {
+    let experiments: Vec<Experiment> =
+        load(records)?.into_iter().map(|(about, runs)| Experiment::new(about, runs)).collect();
+    let peers = Peers::load(records)?;
+    match experiments.is_empty() && peers.is_none() {
+        true => Err(ReportError::Nothing(records.into())),
+        false => Ok((experiments, peers)),
+    }
 }
 
 fn save(path: PathBuf, text: &str) -> Result<PathBuf, ReportError> {
@@ -254,6 +267,68 @@ mod tests {
         }
         fs::write(&page, "<!-- generated: lab sample -->\nno end").unwrap();
         assert!(matches!(write_docs(&records, &docs), Err(ReportError::Marks { .. })));
+    }
+
+    #[test]
+    fn aggregation_alone_is_a_part_of_the_page_if_it_was_measured() {
+        let directory = written();
+        let (records, docs) = (directory.path().join("records"), directory.path().join("docs"));
+        fs::create_dir(&docs).unwrap();
+        let page = docs.join("results.md");
+        fs::write(&page, "# Results\n\n<!-- generated: lab aggregation -->\n\nNot run.\n\n<!-- end -->\n").unwrap();
+        write_docs(&records, &docs).unwrap();
+        assert!(fs::read_to_string(&page).unwrap().contains("Not run."), "not measured: left as it stands");
+        fs::write(records.join("peers.json"), peers::tests::written(1.25)).unwrap();
+        write_docs(&records, &docs).unwrap();
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(!text.contains("Not run.") && text.matches("generated: lab aggregation").count() == 1);
+        assert!(text.contains("benches/peers/grid --json") && text.contains("The smallest ratio is 1.25"));
+        write(&records, &docs).unwrap();
+        let html = fs::read_to_string(docs.join("report.html")).unwrap();
+        well_formed(&html).unwrap();
+        assert!(html.contains("<section id=\"aggregation\">"));
+    }
+
+    #[test]
+    fn no_two_lines_of_a_plot_and_no_two_rows_of_a_table_are_called_the_same() {
+        let mut runs = records();
+        for run in records() {
+            let mut direct = run;
+            direct.manifest.settings.push = crate::lab::record::Push::Direct;
+            direct.manifest.settings.rate = 0.2;
+            direct.manifest.variant += "-direct";
+            runs.push(direct);
+        }
+        let mut shorter = runs[0].clone();
+        shorter.manifest.settings.steps = 20;
+        shorter.manifest.variant += "-shorter";
+        runs.push(shorter);
+        let experiment = sample::experiment(runs);
+        let unique = |names: Vec<&str>| {
+            let mut sorted = names.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted.len(), names.len(), "{names:?}");
+        };
+        for (_, variants) in experiment.jobs() {
+            unique(variants.iter().map(|variant| variant.label.as_str()).collect());
+        }
+        let mut tables = 0;
+        for block in blocks(&experiment) {
+            match block {
+                // Rows of the crossover are told apart by link and c.
+                Block::Table(table) if table.headings[0] != "Solon" => {
+                    unique(table.rows.iter().map(|row| row[0].text.as_str()).collect());
+                    tables += 1;
+                }
+                Block::Figure(figure) => {
+                    unique(figure.legend.iter().map(|key| key.text.as_str()).collect());
+                    unique(figure.panels.iter().map(|panel| panel.title.as_str()).collect());
+                }
+                _ => {}
+            }
+        }
+        assert!(tables > 3, "{tables}");
     }
 
     #[test]

@@ -32,8 +32,7 @@ pub(super) const BUSY: [Part; 4] = [
 ];
 
 const WIDTH: f64 = 760.0;
-/// Where bars begin, and end at the most: the total stands to the right of the longest.
-const LEFT: f64 = 190.0;
+/// Where bars end at the most: the total stands to the right of the longest.
 const RIGHT: f64 = 680.0;
 /// Of a bar, of a busy part below it, and of all for a variant.
 const BAR: f64 = 20.0;
@@ -101,18 +100,33 @@ pub(super) fn figure(experiment: &Experiment) -> Option<Figure> {
     })
 }
 
+/// A label in two lines: the rule, and what sets it apart.
+fn halves(label: &str) -> (&str, &str) {
+    label.split_once(", ").unwrap_or((label, ""))
+}
+
+/// Where bars begin, so that labels have room before them.
+fn left(labels: &[&str]) -> f64 {
+    let width = |label: &&str| {
+        let (rule, rest) = halves(label);
+        (7.6 * rule.chars().count() as f64).max(6.8 * rest.chars().count() as f64)
+    };
+    labels.iter().map(width).fold(90.0, f64::max).min(360.0) + 16.0
+}
+
 fn panel(title: &str, variants: &[(String, &Variant)]) -> Option<Panel> {
     let total = |variant: &Variant| variant.mean(|step| step.step_ms);
     let busiest = |variant: &Variant| BUSY.iter().filter_map(|(_, part)| variant.mean(part)).fold(0.0, f64::max);
     let shown: Vec<(&str, &Variant, f64)> =
         variants.iter().filter_map(|(label, variant)| Some((label.as_str(), *variant, total(variant)?))).collect();
     let longest = shown.iter().map(|(_, variant, total)| total.max(busiest(variant))).reduce(f64::max)?.max(1e-6);
-    let scale = (RIGHT - LEFT) / longest;
-    let mut svg = format!(r#"<text class="head" x="{LEFT}" y="16">{}</text>"#, escape(title));
+    let left = left(&shown.iter().map(|(label, ..)| *label).collect::<Vec<_>>());
+    let scale = (RIGHT - left) / longest;
+    let mut svg = format!(r#"<text class="head" x="{left}" y="16">{}</text>"#, escape(title));
     let (mut y, mut described) = (30.0, Vec::new());
     let bottom = y + ROW * shown.len() as f64;
     for (mark, label) in round(longest) {
-        let x = LEFT + scale * mark;
+        let x = left + scale * mark;
         let _ = write!(
             svg,
             r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="24" y2="{bottom}"/><text class="mid" x="{x:.1}" y="{}">{label}</text>"#,
@@ -122,19 +136,23 @@ fn panel(title: &str, variants: &[(String, &Variant)]) -> Option<Panel> {
     let _ = write!(
         svg,
         r#"<text class="mid" x="{}" y="{}">milliseconds</text>"#,
-        (LEFT + RIGHT) / 2.0,
+        (left + RIGHT) / 2.0,
         bottom + 17.0 + LINE
     );
     for (label, variant, total) in shown {
-        let _ = write!(
-            svg,
-            r#"<text class="end name" style="fill: var(--text)" x="{}" y="{:.1}">{}</text>"#,
-            LEFT - 8.0,
-            y + BAR / 2.0 + 4.5,
-            escape(label)
-        );
+        let (rule, rest) = halves(label);
+        let down = if rest.is_empty() { BAR / 2.0 + 4.5 } else { 11.5 };
+        let lines = [("end name", rule, y + down), ("end", rest, y + down + LINE)];
+        for (class, text, at) in lines.into_iter().filter(|(_, text, _)| !text.is_empty()) {
+            let _ = write!(
+                svg,
+                r#"<text class="{class}" style="fill: var(--text)" x="{}" y="{at:.1}">{}</text>"#,
+                left - 8.0,
+                escape(text)
+            );
+        }
         let emulated = variant.settings().gradient_time.is_some();
-        let mut x = LEFT;
+        let mut x = left;
         for (name, part) in WALL {
             let width = scale * variant.mean(part).unwrap_or(0.0);
             let fill = if emulated && name == "compute" { Fill::Hatched } else { Fill::Plain };
@@ -153,7 +171,7 @@ fn panel(title: &str, variants: &[(String, &Variant)]) -> Option<Panel> {
         for (at, (name, part)) in BUSY.into_iter().enumerate() {
             let width = scale * variant.mean(part).unwrap_or(0.0);
             if width >= 0.05 {
-                svg += &block(name, LEFT, y + BAR + 2.0 + at as f64 * (THIN + 1.0), width, THIN, Fill::Plain);
+                svg += &block(name, left, y + BAR + 2.0 + at as f64 * (THIN + 1.0), width, THIN, Fill::Plain);
             }
         }
         described.push(format!("{label} {} ms", fixed(total)));
@@ -214,6 +232,13 @@ mod tests {
         let ends = panel.inside.split("<text class=\"value\" x=\"").skip(1);
         let ends: Vec<f64> = ends.map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect();
         assert!((ends[1] - (RIGHT + 6.0)).abs() < 0.11 && ends[0] < ends[1], "{ends:?}");
+    }
+
+    #[test]
+    fn a_label_that_is_long_has_two_lines_and_room() {
+        assert_eq!(halves("draco, P = 44, relayed, reverse"), ("draco", "P = 44, relayed, reverse"));
+        assert_eq!(halves("median"), ("median", ""));
+        assert!(left(&["draco, P = 44, for 5 liars, relayed, reverse"]) > left(&["median"]) + 100.0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::figure::Figure;
 use super::table::{Cell, Table};
-use super::variants::{Experiment, Variant, digits, seconds, speed};
+use super::variants::{Experiment, Variant, activation, digits, seconds, speed};
 use super::{bars, crossing, crossover, curves, robust, speed as race};
 use crate::lab::record::{MomentumAt, Picture, Push, Run, Shaping, Who};
 
@@ -54,6 +54,12 @@ fn draw(experiment: &Experiment, picture: Picture, blocks: &mut Vec<Block>) {
             blocks.push(Block::Heading("Accuracy at the end".into()));
             blocks.push(Block::Table(robust::table(experiment)));
             blocks.push(Block::Note(robust::legend(experiment)));
+            blocks.extend(robust::exactness(experiment).map(Block::Text));
+            if let Some(verdicts) = robust::verdicts(experiment) {
+                blocks.push(Block::Heading("Which attack breaks which rule".into()));
+                blocks.push(Block::Table(verdicts));
+                blocks.push(Block::Note(robust::signs(experiment)));
+            }
         }
         Picture::AccuracyBySteps => blocks.extend(curves::figure(experiment, curves::Over::Steps).map(Block::Figure)),
         Picture::AccuracyByTime => blocks.extend(curves::figure(experiment, curves::Over::Seconds).map(Block::Figure)),
@@ -66,7 +72,13 @@ fn draw(experiment: &Experiment, picture: Picture, blocks: &mut Vec<Block>) {
         Picture::SpeedUp => {
             blocks.push(Block::Heading("Time to the same accuracy".into()));
             titled(race::tables(experiment), blocks);
-            blocks.push(Block::Note(format!("{} {}.", race::LEGEND, capital(&curves::emulation(experiment)))));
+            blocks.push(Block::Note(format!(
+                "{} {}. {}",
+                race::LEGEND,
+                capital(&curves::emulation(experiment)),
+                robust::signs(experiment)
+            )));
+            blocks.extend(race::overruns(experiment).map(Block::Note));
         }
         Picture::Crossover => {
             let points = crossover::points(experiment);
@@ -112,6 +124,15 @@ fn lacking(experiment: &Experiment) -> Vec<String> {
         let all = experiment.about.runs.len();
         found.push(format!("{} of {all} runs are missing: {}.", missing.len(), listed(&missing)));
     }
+    let strange: Vec<String> = experiment.strange().iter().map(|path| path.display().to_string()).collect();
+    if !strange.is_empty() {
+        found.push(format!(
+            "{} of {} runs are left out, as they are of other settings than most of their variant, or their link was shaped otherwise: {}.",
+            strange.len(),
+            experiment.about.runs.len(),
+            listed(&strange)
+        ));
+    }
     let stopped: Vec<String> = experiment
         .runs()
         .filter_map(|run| {
@@ -121,24 +142,10 @@ fn lacking(experiment: &Experiment) -> Vec<String> {
     if !stopped.is_empty() {
         found.push(format!("{} runs ended early: {}.", stopped.len(), listed(&stopped)));
     }
-    let late: Vec<String> = experiment
-        .runs()
-        .filter(|run| run.outcome.overruns > 0)
-        .map(|run| {
-            format!(
-                "{} seed {}: {} of {} steps",
-                run.manifest.variant,
-                run.manifest.seed,
-                run.outcome.overruns,
-                run.steps.len()
-            )
-        })
-        .collect();
-    if !late.is_empty() {
-        found.push(format!(
-            "Computing took longer than its emulated time in {}: there the step is longer than emulated.",
-            listed(&late)
-        ));
+    if experiment.present().any(|variant| variant.overruns().is_some_and(|[over, _]| over > 0)) {
+        found.push(
+            "Computing took longer than its emulated time in some steps, as the table above says: these steps are longer than emulated.".into(),
+        );
     }
     found
 }
@@ -181,17 +188,20 @@ fn facts(experiment: &Experiment) -> Table {
                 )
             }),
         ),
-        ("model", of(&|v| format!("{} hidden, d = {}", v.settings().hidden, v.settings().dimension))),
+        ("model", of(&|v| model(v))),
         ("training", of(&|v| training(v))),
         ("link (measured)", link(experiment)),
         (
             "updates",
-            of(&|v| match v.settings().push {
-                Push::Direct => "sent to each worker by the daemon".into(),
-                Push::Relay => "sent once by the daemon, and relayed among workers".into(),
+            of(&|v| {
+                match v.settings().push {
+                Push::Direct => "direct: the daemon sends each worker the whole update".into(),
+                Push::Relay => "relayed: the daemon sends each piece once, and workers pass it on; workers' own links are not shaped".into(),
+            }
             }),
         ),
         ("gradients", gradients(&variants)),
+        ("steps that overran", overran(experiment)),
         ("seeds", seeds(experiment)),
         ("machine", from_runs(&|run| run.manifest.machine.clone())),
         ("version", from_runs(&|run| run.manifest.version.clone())),
@@ -200,6 +210,32 @@ fn facts(experiment: &Experiment) -> Table {
     let rows = rows.into_iter().filter(|(_, text)| !text.is_empty());
     table.rows = rows.map(|(name, text)| vec![Cell::plain(name), Cell::words(text)]).collect();
     table
+}
+
+fn model(variant: &Variant) -> String {
+    let settings = variant.settings();
+    let units = activation(settings.activation);
+    format!("{} hidden units ({units}), d = {}", settings.hidden, settings.dimension)
+}
+
+/// In how many steps computing took longer than its emulated time, per variant.
+fn overran(experiment: &Experiment) -> String {
+    let jobs = experiment.jobs();
+    let (mut all, mut late) = (0, Vec::new());
+    for (job, variant) in jobs.iter().flat_map(|(job, variants)| variants.iter().map(move |variant| (job, variant))) {
+        let Some([over, steps]) = variant.overruns() else { continue };
+        all += steps;
+        if over > 0 {
+            late.push(format!("{} ({}): {over} of {steps}", variant.label, job.title(&jobs)));
+        }
+    }
+    match (all, late.is_empty()) {
+        (0, _) => String::new(),
+        (all, true) => format!("none of {all}: computing was always done within its emulated time"),
+        (_, false) => {
+            format!("computing took longer than its emulated time in {}; in no step of others", late.join("; "))
+        }
+    }
 }
 
 fn workers(variant: &Variant) -> String {
@@ -272,8 +308,12 @@ fn link(experiment: &Experiment) -> String {
         let rate = rate.map_or("loopback".into(), |rate| format!("{} each way at the daemon", speed(rate)));
         let how = match shaping {
             Shaping::None => ", not shaped",
-            Shaping::Namespaces => ", held by the kernel's token bucket in network namespaces",
-            Shaping::Pacing => ", paced by a token bucket in a forwarder of the lab (no network namespaces here)",
+            Shaping::Namespaces => {
+                ", held by the kernel's token bucket of one millisecond (64 KiB at least) in network namespaces; workers' own links are not shaped"
+            }
+            Shaping::Pacing => {
+                ", paced by a token bucket of one millisecond in a forwarder of the lab (no network namespaces here); workers' own links are not shaped"
+            }
         };
         let least = |way: usize| probes.iter().map(|probe| probe[way]).reduce(f64::min);
         let probed = match (least(0), least(1)) {
@@ -294,4 +334,51 @@ fn seeds(experiment: &Experiment) -> String {
     let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
     let runs = digits(experiment.runs().count() as f64);
     format!("{}; {runs} runs in all", seeds.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{experiment, run};
+    use super::*;
+
+    fn fact(runs: Vec<Run>, name: &str) -> Option<String> {
+        let table = facts(&experiment(runs));
+        table.rows.into_iter().find(|row| row[0].text == name).map(|row| row[1].text.clone())
+    }
+
+    #[test]
+    fn the_facts_say_how_updates_travel_what_is_shaped_and_what_units_do() {
+        let relayed = || run("solon", None, 1, 0.9);
+        let mut direct = run("median", None, 1, 0.9);
+        direct.manifest.settings.push = Push::Direct;
+        let updates = fact(vec![relayed(), direct], "updates").unwrap();
+        assert!(updates.contains("relayed:") && updates.contains("direct:"), "{updates}");
+        let link = fact(vec![relayed()], "link (measured)").unwrap();
+        assert!(link.contains("of one millisecond") && link.contains("workers' own links are not shaped"), "{link}");
+        assert!(fact(vec![relayed()], "model").unwrap().contains("8 hidden units (relu)"));
+    }
+
+    #[test]
+    fn overruns_are_counted_per_variant() {
+        let slept = |rule: &str, seed: u64, overruns: u64| {
+            let mut made = run(rule, None, seed, 0.9);
+            (made.manifest.settings.gradient_time, made.outcome.overruns) = (Some(1e-3), overruns);
+            made
+        };
+        let found = |runs| fact(runs, "steps that overran");
+        let said = found(vec![slept("solon", 1, 2), slept("solon", 2, 3), slept("median", 1, 0)]).unwrap();
+        assert!(said.contains("solon (no attack): 5 of 80;") && !said.contains("median"), "{said}");
+        assert!(found(vec![slept("median", 1, 0)]).unwrap().starts_with("none of 40"));
+        assert_eq!(found(vec![run("median", None, 1, 0.9)]), None);
+    }
+
+    #[test]
+    fn runs_that_are_left_out_are_named() {
+        let mut runs: Vec<Run> = (1..4).map(|seed| run("solon", None, seed, 0.9)).collect();
+        runs[1].manifest.settings.batch = 60;
+        let said = lacking(&experiment(runs));
+        assert!(
+            said.len() == 1 && said[0].contains("1 of 3 runs are left out") && said[0].contains("solon-none/seed-2")
+        );
+    }
 }

@@ -53,6 +53,14 @@ impl Curve {
 
     /// Both, as predicted for a link and a gradient time; nothing if the plan refuses these.
     pub fn predicted(&self, link: f64, share: f64) -> Option<Duel> {
+        let crossover = self.crossover(link, share)?;
+        Some(match self.push {
+            Push::Direct => crossover.sent,
+            Push::Relay => crossover.relayed,
+        })
+    }
+
+    fn crossover(&self, link: f64, share: f64) -> Option<Crossover> {
         let input = PlanInput {
             adversaries: self.adversaries,
             stragglers: self.stragglers,
@@ -61,15 +69,12 @@ impl Curve {
             gradient_time: Seconds::parse(&format!("{share}s")).ok(),
             ..PlanInput::new(Size::Workers(self.workers), self.dimension)
         };
-        let crossover = Crossover::new(&input).ok().flatten()?;
-        Some(match self.push {
-            Push::Direct => crossover.sent,
-            Push::Relay => crossover.relayed,
-        })
+        Crossover::new(&input).ok().flatten()
     }
 }
 
-/// Every pair of Solon and Draco in the same job with a link, for as many liars and numbers.
+/// Every pair of Solon and Draco in the same job with a link, for as many liars, of whom as many lie, and for as many numbers. Draco has
+/// Solon's workers, or those that the plan gives it: where its groups do not divide them, some have nothing to do.
 pub(super) fn points(experiment: &Experiment) -> Vec<Point> {
     let mut points = Vec::new();
     for (_, variants) in experiment.jobs() {
@@ -78,8 +83,8 @@ pub(super) fn points(experiment: &Experiment) -> Vec<Point> {
             let own = solon.settings();
             let like = |draco: &&Variant| {
                 let other = draco.settings();
-                (own.adversaries, own.stragglers, own.dimension)
-                    == (other.adversaries, other.stragglers, other.dimension)
+                let same = |of: &Settings| (of.adversaries, of.liars, of.stragglers, of.dimension, of.push, of.batch);
+                same(own) == same(other)
             };
             points.extend(of("draco").filter(like).filter_map(|draco| point(solon, draco)));
         }
@@ -90,10 +95,14 @@ pub(super) fn points(experiment: &Experiment) -> Vec<Point> {
 fn point(solon: &Variant, draco: &Variant) -> Option<Point> {
     let settings = solon.settings();
     let (link, curve) = (settings.link?, Curve::of(settings));
+    let workers = draco.settings().workers;
     let share = match settings.gradient_time {
         Some(time) => time * settings.batch as f64 / settings.workers as f64,
         None => draco.mean(|step| step.compute_ms)? / 1e3 / draco.settings().redundancy as f64,
     };
+    if workers != curve.workers && workers != curve.crossover(link, share)?.draco.workers {
+        return None;
+    }
     let of = |variant: &Variant| {
         let steps: Vec<f64> = variant.runs.iter().filter_map(|run| mean_of(run, |step| step.step_ms / 1e3)).collect();
         estimate(&steps)
@@ -166,7 +175,7 @@ pub(super) const LEGEND: &str = "C: the time in which the link brings a full gra
     without redundancy. Solon is predicted to be faster with a relay where C / (r_c c) is above 1; without one the download hides what \
     the upload saves (docs/crossover.md). Measured ratios are geometric means paired by seed, with Student's interval of 95 %. \
     Measured / predicted: of the steps of both, on average; what is above 1 is encoding, decoding, \
-    applying, and cores that all share; what is below, that a token bucket fills while nobody sends, and lets so many bytes through at once.";
+    applying, and cores that all share; what is below, that the token bucket of a millisecond fills while nobody sends, and lets so many bytes through at once.";
 
 #[cfg(test)]
 mod tests {
@@ -204,6 +213,25 @@ mod tests {
     }
 
     #[test]
+    fn draco_with_the_workers_that_the_plan_leaves_it_is_compared() {
+        // Groups of 11 of 45 workers: 44 of them.
+        let [solon, draco] = pair(1e-3, 1, [1.0, 2.0]).map(|mut run| {
+            let settings = &mut run.manifest.settings;
+            settings.adversaries = 5;
+            (settings.workers, settings.redundancy, settings.compression) =
+                match run.manifest.variant.starts_with("solon") {
+                    true => (45, 15, 5),
+                    false => (44, 11, 1),
+                };
+            run
+        });
+        assert_eq!(points(&experiment(vec![solon.clone(), draco.clone()])).len(), 1);
+        let mut fewer = draco;
+        fewer.manifest.settings.workers = 33;
+        assert_eq!(points(&experiment(vec![solon, fewer])).len(), 0);
+    }
+
+    #[test]
     fn the_curve_depends_on_c_over_c_alone() {
         let curve = Curve {
             workers: 45,
@@ -232,6 +260,9 @@ mod tests {
         assert_eq!(with(&|_| {}), 1);
         assert_eq!(with(&|run| run.manifest.settings.adversaries = 1), 0);
         assert_eq!(with(&|run| run.manifest.settings.link = Some(1e6)), 0);
+        assert_eq!(with(&|run| run.manifest.settings.liars = 1), 0, "fewer lie");
+        assert_eq!(with(&|run| run.manifest.settings.push = Push::Direct), 0, "another way of updates");
+        assert_eq!(with(&|run| run.manifest.settings.workers = 25), 0, "fewer workers than the plan gives it");
         assert_eq!(with(&|run| run.manifest.seed = 2), 0, "no seed in common");
         let unshaped = pair(1e-3, 1, [1.0, 1.0]).map(|mut run| {
             run.manifest.settings.link = None;

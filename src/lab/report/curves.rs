@@ -1,8 +1,9 @@
 //! Accuracy by steps and by seconds: a panel per attack, a line per rule.
 
 use super::figure::{Figure, Key, Panel, Shape};
+use super::labels::{HONEST, is_honest};
 use super::statistics::mean;
-use super::variants::{Experiment, HONEST, Job, Variant, digits};
+use super::variants::{Experiment, Job, Variant, digits};
 use crate::svg::{Axes, Scale, escape};
 
 /// Three of them fit beside each other in a file.
@@ -14,7 +15,7 @@ const HEIGHT: f64 = 230.0;
 pub(super) enum Over {
     /// Steps.
     Steps,
-    /// Seconds of a run; by powers of ten where runs differ much.
+    /// Seconds of a run; by powers of ten where runs differ much, or last many times longer than to where they are first judged.
     Seconds,
 }
 
@@ -51,10 +52,13 @@ fn drawn<'a>(experiment: &'a Experiment, jobs: &[(Job, Vec<&'a Variant>)]) -> Dr
     let all = jobs.iter().map(|(job, variants)| (job.title(jobs), experiment.compared(job, variants)));
     let mut drawn: Drawn<'a> = all.collect();
     if drawn.iter().any(|(_, lines)| lines.len() > 1) {
-        drawn.retain(|(_, lines)| lines.iter().any(|(label, _)| label != HONEST));
+        drawn.retain(|(_, lines)| lines.iter().any(|(label, _)| !is_honest(label)));
     }
     drawn
 }
+
+/// The same of the honest mean.
+const HONEST_AGAIN: &str = r#"stroke-width="7" opacity="0.4" stroke-dasharray="4 12""#;
 
 /// A look for every label, in the order in which they are drawn.
 fn looks(drawn: &Drawn<'_>) -> Vec<(String, &'static str, &'static str)> {
@@ -63,13 +67,18 @@ fn looks(drawn: &Drawn<'_>) -> Vec<(String, &'static str, &'static str)> {
         if looks.iter().any(|(other, ..)| other == label) {
             continue;
         }
-        let (colour, style) = look(if label == HONEST { HONEST } else { &variant.settings().rule });
-        let before = looks.iter().filter(|(other, before, _)| *before == colour && other != HONEST).count();
-        let style = if before == 0 { style } else { AGAIN[(before - 1) % AGAIN.len()] };
+        let honest = is_honest(label);
+        let (colour, style) = look(if honest { HONEST } else { &variant.settings().rule });
+        let before = looks.iter().filter(|(other, before, _)| *before == colour && is_honest(other) == honest).count();
+        let style = match (before, honest) {
+            (0, _) => style,
+            (_, true) => HONEST_AGAIN,
+            (_, false) => AGAIN[(before - 1) % AGAIN.len()],
+        };
         looks.push((label.clone(), colour, style));
     }
     let order = |label: &str, colour: &str| match colour {
-        _ if label == HONEST => 0,
+        _ if is_honest(label) => 0,
         "draco" => 2,
         "solon" => 3,
         _ => 1,
@@ -115,10 +124,19 @@ pub(super) fn figure(experiment: &Experiment, over: Over) -> Option<Figure> {
     Some(Figure {
         name: format!("{}-{name}", experiment.about.name),
         title: title.into(),
-        caption: format!("Accuracy on test data {what}. Means over seeds, where they were judged; a panel per attack."),
+        caption: format!(
+            "Accuracy on test data {what}. Means over seeds, where they were judged; a panel per attack{}.",
+            ways(&jobs)
+        ),
         legend: legend.collect(),
         panels,
     })
+}
+
+/// That panels differ in the way of updates, if they do.
+fn ways(jobs: &[(Job, Vec<&Variant>)]) -> &'static str {
+    let differ = jobs.iter().any(|(job, _)| job.push != jobs[0].0.push);
+    if differ { " and way of updates, which are not to be compared with each other" } else { "" }
 }
 
 /// How much of the seconds is emulated.
@@ -150,7 +168,8 @@ fn panel(
     let ends = || lines.iter().filter_map(|(_, points)| points.last()).map(|&(x, _)| x);
     let (last, shortest) = (ends().fold(0.0, f64::max), ends().fold(f64::INFINITY, f64::min));
     let first = lines.iter().filter_map(|(_, points)| points.first()).map(|&(x, _)| x).fold(f64::INFINITY, f64::min);
-    let logarithmic = over == Over::Seconds && last > 4.0 * shortest && first > 0.0;
+    // What takes so many times longer is as far aside everywhere, and the first steps, where accuracy rises, have room.
+    let logarithmic = over == Over::Seconds && first > 0.0 && (last > 4.0 * shortest || last > 20.0 * first);
     let place = |x: f64| if logarithmic { x.log10() } else { x };
     let steps = match over {
         _ if logarithmic => place(first)..place(last),
@@ -241,6 +260,13 @@ mod tests {
             figure(&experiment(runs), Over::Seconds).unwrap().panels.remove(0).inside
         };
         assert!(!panel(3.0).contains("logarithmic") && panel(30.0).contains("logarithmic"));
+    }
+
+    #[test]
+    fn time_is_by_powers_where_runs_last_many_times_their_first_step() {
+        let runs = vec![timed("solon", 1, &[(1.0, 0.5), (30.0, 0.9)]), timed("draco", 1, &[(2.0, 0.5), (40.0, 0.9)])];
+        let panel = figure(&experiment(runs), Over::Seconds).unwrap().panels.remove(0).inside;
+        assert!(panel.contains("logarithmic"));
     }
 
     #[test]

@@ -4,31 +4,25 @@ use std::fmt::Write;
 
 use super::blocks::{Block, blocks};
 use super::figure::STYLE;
+use super::peers::{self, Peers};
 use super::variants::Experiment;
 use crate::svg::escape;
 
-/// The page with all experiments.
-pub(super) fn html(experiments: &[Experiment]) -> String {
-    let mut body = String::new();
+/// The page with all experiments, and with aggregation alone if it was measured.
+pub(super) fn html(experiments: &[Experiment], peers: Option<&Peers>) -> String {
+    let mut parts: Vec<(&str, &str, Vec<Block>)> = Vec::new();
     for experiment in experiments {
-        let name = escape(&experiment.about.name);
-        let _ = writeln!(body, "<section id=\"{name}\">");
-        blocks(experiment).iter().for_each(|block| body.push_str(&in_html(block)));
-        body.push_str("</section>\n");
+        parts.push((&experiment.about.name, &experiment.about.title, blocks(experiment)));
     }
-    let contents: String = match experiments {
-        [_] => String::new(),
-        _ => {
-            let entry = |experiment: &Experiment| {
-                format!(
-                    "<li><a href=\"#{}\">{}</a></li>",
-                    escape(&experiment.about.name),
-                    escape(&experiment.about.title)
-                )
-            };
-            format!("<ul>{}</ul>\n", experiments.iter().map(entry).collect::<String>())
-        }
-    };
+    parts.extend(peers.map(|peers| (peers::NAME, peers::TITLE, peers.blocks())));
+    let (mut body, mut contents) = (String::new(), String::new());
+    for (name, title, blocks) in &parts {
+        let _ = writeln!(body, "<section id=\"{}\">", escape(name));
+        blocks.iter().for_each(|block| body.push_str(&in_html(block)));
+        body.push_str("</section>\n");
+        let _ = write!(contents, "<li><a href=\"#{}\">{}</a></li>", escape(name), escape(title));
+    }
+    let contents = if parts.len() > 1 { format!("<ul>{contents}</ul>\n") } else { String::new() };
     format!(
         r#"<!DOCTYPE html>
 <html lang="en">
@@ -43,7 +37,7 @@ pub(super) fn html(experiments: &[Experiment]) -> String {
 <body>
 <main>
 <h1>Solon lab</h1>
-<p class="note">What is emulated is called so; all else was measured with real processes. Summaries as CSV lie beside this file.</p>
+<p class="note">What is emulated is called so; all else was measured with real processes. Above each part stands the command that makes it. Summaries as CSV lie beside this file.</p>
 {contents}{body}</main>
 </body>
 </html>

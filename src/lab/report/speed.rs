@@ -3,10 +3,11 @@
 //! A run has reached an accuracy at the first step that was judged to have it. A run that never does has no time: then it is said that
 //! it did not, and that it would have taken longer than all of it.
 
+use super::labels::is_honest;
 use super::robust;
 use super::statistics::{Estimate, deviation, mean, ratio};
 use super::table::{Cell, Table};
-use super::variants::{Experiment, HONEST, Job, Variant, digits, fixed, spread};
+use super::variants::{Experiment, Job, Variant, digits, fixed, spread};
 use crate::lab::record::Run;
 
 /// One rule, one accuracy, in one job, against Solon.
@@ -20,6 +21,10 @@ pub(super) struct Comparison {
     /// Seconds of the longest run that did not.
     pub without: Option<f64>,
     pub against: Against,
+    /// In some of its steps computing took longer than emulated.
+    pub overran: bool,
+    /// That, or the Solon that it is compared with did so.
+    pub doubtful: bool,
 }
 
 /// How many times longer than Solon.
@@ -46,6 +51,7 @@ pub(super) fn compare(compared: &[(String, &Variant)], target: f64) -> Vec<Compa
     let all = |variant: &&Variant| variant.settings().rule == "solon" && reached(variant).len() == variant.runs.len();
     let of = |variant: &Variant| mean(&reached(variant)).unwrap_or(f64::INFINITY);
     let solon = compared.iter().map(|(_, variant)| *variant).filter(all).min_by(|a, b| of(a).total_cmp(&of(b)));
+    let overran = |variant: &Variant| variant.overruns().is_some_and(|[over, _]| over > 0);
     let compare = |(label, variant): &(String, &Variant)| {
         let against = match solon {
             None => Against::Nothing,
@@ -59,6 +65,8 @@ pub(super) fn compare(compared: &[(String, &Variant)], target: f64) -> Vec<Compa
             runs: variant.runs.len(),
             without: late.map(|run| run.outcome.seconds).reduce(f64::max),
             against,
+            overran: overran(variant),
+            doubtful: overran(variant) || solon.is_some_and(overran),
         }
     };
     compared.iter().map(compare).collect()
@@ -71,7 +79,7 @@ type Contest<'a> = (String, Job, Vec<(String, &'a Variant)>);
 pub(super) fn contests(experiment: &Experiment) -> Vec<Contest<'_>> {
     let jobs = experiment.jobs();
     let all = jobs.iter().map(|(job, variants)| (job.title(&jobs), job.clone(), experiment.compared(job, variants)));
-    all.filter(|(_, _, compared)| compared.iter().any(|(label, _)| label != HONEST)).collect()
+    all.filter(|(_, _, compared)| compared.iter().any(|(label, _)| !is_honest(label))).collect()
 }
 
 fn against(solon: &Variant, other: &Variant, target: f64) -> Against {
@@ -95,11 +103,11 @@ fn against(solon: &Variant, other: &Variant, target: f64) -> Against {
 /// A table per job: rules by targets, with seconds and times.
 pub(super) fn tables(experiment: &Experiment) -> Vec<(String, Table)> {
     let targets = &experiment.about.targets;
-    let of = |(title, job, compared): Contest<'_>| (title, table(&compared, targets, robust::honest(experiment, &job)));
+    let of = |(title, _, compared): Contest<'_>| (title, table(experiment, &compared, targets));
     contests(experiment).into_iter().map(of).collect()
 }
 
-fn table(compared: &[(String, &Variant)], targets: &[f64], honest: Option<f64>) -> Table {
+fn table(experiment: &Experiment, compared: &[(String, &Variant)], targets: &[f64]) -> Table {
     let mut table = Table::new(&["rule"]);
     for target in targets {
         let percent = digits(100.0 * target);
@@ -109,8 +117,8 @@ fn table(compared: &[(String, &Variant)], targets: &[f64], honest: Option<f64>) 
     let columns: Vec<Vec<Comparison>> = targets.iter().map(|&target| compare(compared, target)).collect();
     for (row, (label, variant)) in compared.iter().enumerate() {
         let mut cells = vec![Cell::plain(label)];
-        cells.extend(columns.iter().flat_map(|column| [seconds(&column[row]), times(&column[row].against)]));
-        cells.push(robust::cell(variant, honest));
+        cells.extend(columns.iter().flat_map(|column| [seconds(&column[row]), times(&column[row])]));
+        cells.push(robust::cell(experiment, variant));
         table.rows.push(cells);
     }
     table
@@ -118,6 +126,14 @@ fn table(compared: &[(String, &Variant)], targets: &[f64], honest: Option<f64>) 
 
 /// `12.3 ± 0.4`, or that it was not reached.
 fn seconds(comparison: &Comparison) -> Cell {
+    let mut cell = time(comparison);
+    if comparison.overran {
+        cell.text += OVERRAN;
+    }
+    cell
+}
+
+fn time(comparison: &Comparison) -> Cell {
     let Comparison { seconds, runs, without, .. } = comparison;
     let reached = match (mean(seconds), deviation(seconds)) {
         (Some(mean), Some(deviation)) => spread(mean, deviation),
@@ -134,7 +150,28 @@ fn seconds(comparison: &Comparison) -> Cell {
 }
 
 /// `4.1 (3.9 to 4.4)`.
-fn times(against: &Against) -> Cell {
+fn times(comparison: &Comparison) -> Cell {
+    let mut cell = times_of(&comparison.against);
+    if comparison.doubtful && !matches!(comparison.against, Against::Itself | Against::Nothing) {
+        cell.text += OVERRAN;
+    }
+    cell
+}
+
+/// Stands behind what an emulation that was not kept is part of.
+const OVERRAN: &str = " †";
+
+/// What that sign means, if it stands anywhere.
+pub(super) fn overruns(experiment: &Experiment) -> Option<String> {
+    let is_over = |variant: &Variant| variant.overruns().is_some_and(|[over, _]| over > 0);
+    experiment.present().any(is_over).then(|| {
+        "†: in some steps (how many stands in the first table) computing took longer than its emulated time, so this time, or one of both in \
+         this ratio, is longer than emulated."
+            .into()
+    })
+}
+
+fn times_of(against: &Against) -> Cell {
     match against {
         Against::Itself => Cell::plain("1"),
         Against::Times(Estimate { mean, interval: Some([low, high]), .. }) => {
@@ -150,12 +187,14 @@ fn times(against: &Against) -> Cell {
 pub(super) const LEGEND: &str = "Seconds until the first judged step with that accuracy, mean ± standard deviation over seeds. Times Solon's: the \
     geometric mean of the ratio of both times, paired by seed, with Student's interval of 95 % over the logarithms. A run that \
     ended below counts with all of its seconds, so the ratio is larger than that. Where Solon stands several times, the \
-    fastest is compared with. ✗ as in the table of accuracies.";
+    fastest is compared with. All in a table have the same link, gradient time, attack, and way of updates.";
 
 #[cfg(test)]
 mod tests {
+    use super::super::labels::way;
     use super::super::sample::{experiment, run, timed};
     use super::*;
+    use crate::lab::record::Push;
 
     /// Of the runs, which are those of one job.
     fn compared(runs: Vec<Run>, target: f64) -> Vec<Comparison> {
@@ -201,7 +240,7 @@ mod tests {
         assert!(matches!(found[1].against, Against::More(least) if (least - 8.0).abs() < 1e-9), "{found:?}");
         assert_eq!((found[1].seconds.clone(), found[1].runs, found[1].without), (vec![8.0], 2, Some(32.0)));
         assert_eq!(seconds(&found[1]).text, "8.00 not reached in 1 of 2 (32.0 s)");
-        assert_eq!(times(&found[1].against).text, "more than 8.00");
+        assert_eq!(times(&found[1]).text, "more than 8.00");
     }
 
     #[test]
@@ -209,6 +248,60 @@ mod tests {
         let found = compared(vec![timed("solon", 1, &[(2.0, 0.5)]), timed("median", 1, &[(1.0, 0.9)])], 0.9);
         assert_eq!(found[1].against, Against::Nothing);
         assert_eq!(seconds(&found[0]).text, "not reached (2.00 s)");
+    }
+
+    #[test]
+    fn times_of_an_emulation_that_was_not_kept_are_marked() {
+        let slept = |rule: &str, seconds: f64, overruns: u64| {
+            let mut made = timed(rule, 1, &[(seconds, 0.9)]);
+            (made.manifest.settings.gradient_time, made.outcome.overruns) = (Some(1e-3), overruns);
+            made
+        };
+        let runs = |of_solon| vec![slept("solon", 1.0, of_solon), slept("median", 2.0, 0), slept("krum", 4.0, 3)];
+        let found = compared(runs(0), 0.9);
+        let texts = |found: &[Comparison]| -> Vec<[String; 2]> {
+            found.iter().map(|one| [seconds(one).text, times(one).text]).collect()
+        };
+        assert_eq!(texts(&found)[1..], [["2.00", "2.00 (one seed)"], ["4.00 †", "4.00 (one seed) †"]]);
+        assert_eq!(texts(&compared(runs(1), 0.9))[0], ["1.00 †", "1"]);
+        assert_eq!(texts(&compared(runs(1), 0.9))[1], ["2.00", "2.00 (one seed) †"]);
+        assert!(overruns(&experiment(runs(0))).is_some());
+        assert!(overruns(&experiment(vec![slept("solon", 1.0, 0)])).is_none());
+    }
+
+    #[test]
+    fn who_relays_is_compared_with_a_solon_that_relays() {
+        let made = |rule: &str, push: Push, seconds: f64| {
+            let mut made = timed(rule, 1, &[(seconds, 0.9)]);
+            made.manifest.settings.push = push;
+            made.manifest.variant += way(push);
+            made
+        };
+        let experiment = experiment(vec![
+            made("mean", Push::Relay, 1.0),
+            made("mean", Push::Direct, 5.0),
+            made("solon", Push::Relay, 2.0),
+            made("solon", Push::Direct, 10.0),
+            made("bulyan", Push::Relay, 8.0),
+            made("draco", Push::Direct, 30.0),
+        ]);
+        let mut seen = Vec::new();
+        for (title, _, compared) in contests(&experiment) {
+            for one in compare(&compared, 0.9) {
+                if let Against::Times(times) = one.against {
+                    seen.push(format!("{title}: {} {:.1}", one.label, times.mean));
+                }
+            }
+        }
+        assert_eq!(
+            seen,
+            [
+                "no attack, updates relayed: mean, nobody lies, relayed 0.5",
+                "no attack, updates relayed: bulyan 4.0",
+                "no attack, updates sent by the daemon: mean, nobody lies, direct 0.5",
+                "no attack, updates sent by the daemon: draco 3.0",
+            ]
+        );
     }
 
     #[test]

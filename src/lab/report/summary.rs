@@ -2,7 +2,8 @@
 
 use super::bars::{BUSY, WALL};
 use super::crossover::points;
-use super::robust::{Fate, fate, honest};
+use super::labels::way;
+use super::robust::{Fate, fate};
 use super::speed::{Against, compare, contests};
 use super::statistics::{Estimate, deviation, mean};
 use super::variants::{Experiment, Job};
@@ -58,9 +59,11 @@ fn runs(experiments: &[Experiment]) -> String {
                 [vec![experiment.about.name.clone(), variant.name.clone()], middle.to_vec()].concat()
             };
             rows.extend(variant.runs.iter().map(row));
-            rows.extend(variant.missing.iter().map(|path| {
+            let absent = variant.missing.iter().map(|path| (path, "missing"));
+            let absent = absent.chain(variant.strange.iter().map(|path| (path, "of other settings")));
+            rows.extend(absent.map(|(path, state)| {
                 let seed = path.file_name().map(|name| name.to_string_lossy().replace("seed-", "")).unwrap_or_default();
-                let mut row = vec![experiment.about.name.clone(), variant.name.clone(), seed, "missing".into()];
+                let mut row = vec![experiment.about.name.clone(), variant.name.clone(), seed, state.into()];
                 row.resize(HEADING.len(), String::new());
                 row
             }));
@@ -94,7 +97,9 @@ fn variants(experiments: &[Experiment]) -> String {
         "label",
         "attack",
         "link_bytes_per_second",
+        "push",
         "gradient_seconds_emulated",
+        "overruns",
         "runs",
         "missing",
         "accuracy",
@@ -114,8 +119,9 @@ fn variants(experiments: &[Experiment]) -> String {
         for variant in experiment.present() {
             let job = Job::of(variant.settings());
             let accuracies = variant.accuracies();
-            let fate = match fate(variant, honest(experiment, &job)) {
+            let fate = match fate(experiment, variant) {
                 Fate::Held => "held".into(),
+                Fate::Low => "low".into(),
                 Fate::Broke => "broke".into(),
                 Fate::Stopped(runs) => format!("stopped {runs}"),
                 Fate::Unknown => String::new(),
@@ -126,9 +132,11 @@ fn variants(experiments: &[Experiment]) -> String {
                 variant.label.clone(),
                 job.attack(),
                 number(job.link),
+                way(job.push).into(),
                 number(job.gradient_time),
+                variant.overruns().map_or(String::new(), |[over, _]| over.to_string()),
                 variant.runs.len().to_string(),
-                variant.missing.len().to_string(),
+                (variant.missing.len() + variant.strange.len()).to_string(),
                 number(mean(&accuracies)),
                 number(deviation(&accuracies)),
                 fate,
@@ -227,10 +235,13 @@ mod tests {
     fn missing_runs_are_lines_without_numbers() {
         let mut experiment = experiment(vec![run("mean", None, 1, 0.9)]);
         experiment.variants[0].missing.push("mean-none/seed-2".into());
+        experiment.variants[0].strange.push("mean-none/seed-3".into());
         let text = runs(&[experiment]);
         assert!(
             text.contains("sample,mean-none,1,whole,mean,,0.9,")
-                && text.ends_with("sample,mean-none,2,missing,,,,,,,,,,\n"),
+                && text.ends_with(
+                    "sample,mean-none,2,missing,,,,,,,,,,\nsample,mean-none,3,of other settings,,,,,,,,,,\n"
+                ),
             "{text}"
         );
     }

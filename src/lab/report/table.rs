@@ -24,6 +24,8 @@ pub(super) enum Mark {
     Plain,
     /// The rule broke: a cross is written beside it.
     Broken,
+    /// Low, but not broken: a triangle.
+    Low,
     /// There is nothing to be said.
     Missing,
     /// Words, which may take several lines.
@@ -46,6 +48,7 @@ impl Cell {
     fn marked(&self) -> String {
         match self.mark {
             Mark::Broken => format!("✗ {}", self.text),
+            Mark::Low => format!("▽ {}", self.text),
             Mark::Plain | Mark::Missing | Mark::Words => self.text.clone(),
         }
     }
@@ -73,6 +76,7 @@ impl Table {
                 let class = match cell.mark {
                     Mark::Plain => "",
                     Mark::Broken => r#" class="broken""#,
+                    Mark::Low => r#" class="low""#,
                     Mark::Missing => r#" class="missing""#,
                     Mark::Words => r#" class="text""#,
                 };
@@ -98,6 +102,7 @@ impl Table {
         for row in &self.rows {
             let bold = |one: &Cell| match one.mark {
                 Mark::Broken => format!("**{}**", cell(&one.marked())),
+                Mark::Low => cell(&one.marked()),
                 Mark::Plain | Mark::Missing | Mark::Words => cell(&one.text),
             };
             text += &line(&row.iter().map(bold).collect::<Vec<_>>());
@@ -115,6 +120,8 @@ mod tests {
         let mut table = Table::new(&["rule", "<a|b>"]);
         table.rows.push(vec![Cell::plain("x|y"), Cell { text: "11 %".into(), mark: Mark::Broken }]);
         assert_eq!(table.markdown(), "| rule | &lt;a\\|b> |\n|---|---:|\n| x\\|y | **✗ 11 %** |\n");
+        let low = Cell { text: "70 %".into(), mark: Mark::Low };
+        assert_eq!(low.marked(), "▽ 70 %", "another sign than that of broken ones");
         let html = table.html();
         assert!(html.contains("&lt;a|b&gt;") && html.contains(r#"<td class="broken">✗ 11 %</td>"#), "{html}");
     }

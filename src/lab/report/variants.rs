@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::labels::{HONEST, labels};
 use super::statistics::mean;
+use crate::demo::Activation;
 use crate::lab::record::{About, Push, Run, Settings, Step, Who, place};
 
 /// An experiment, as far as it was run.
@@ -15,22 +17,22 @@ pub(super) struct Experiment {
 /// All runs of the same settings, one per seed.
 pub(super) struct Variant {
     pub name: String,
-    /// Whole runs, by seed. Their settings are the same.
+    /// Whole runs, by seed. Their settings are the same, and so is how their links were shaped.
     pub runs: Vec<Run>,
     /// Runs that are not there, or not whole.
     pub missing: Vec<PathBuf>,
-    /// What it is called among the others: its rule, and what sets it apart from those with the same rule and attack.
+    /// Whole runs that are left out: their settings are not those of most others, or their links were shaped otherwise.
+    pub strange: Vec<PathBuf>,
+    /// What it is called among the others: its rule, and what sets it apart from those with the same rule.
     pub label: String,
 }
-
-/// What the mean that nobody attacks is called among rules that are.
-pub(super) const HONEST: &str = "mean, nobody lies";
 
 /// What variants that can be compared have in common.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Job {
     pub data: String,
     pub hidden: usize,
+    pub activation: Activation,
     pub link: Option<f64>,
     pub gradient_time: Option<f64>,
     pub push: Push,
@@ -44,18 +46,24 @@ impl Experiment {
         for path in &about.runs {
             let name = path.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned();
             if variants.iter().all(|variant| variant.name != name) {
-                variants.push(Variant { label: name.clone(), name, runs: Vec::new(), missing: Vec::new() });
+                let (label, none) = (name.clone(), Vec::new());
+                variants.push(Variant { label, name, runs: Vec::new(), missing: none.clone(), strange: none });
             }
         }
         for variant in &mut variants {
-            variant.runs = runs.iter().filter(|run| run.manifest.variant == variant.name).cloned().collect();
+            let all: Vec<&Run> = runs.iter().filter(|run| run.manifest.variant == variant.name).collect();
+            let (own, others): (Vec<&Run>, Vec<&Run>) = match usual(&all) {
+                Some(usual) => all.iter().copied().partition(|run| is_alike(run, usual)),
+                None => (Vec::new(), Vec::new()),
+            };
+            variant.runs = own.into_iter().cloned().collect();
             variant.runs.sort_by_key(|run| run.manifest.seed);
-            let there =
-                |path: &PathBuf| variant.runs.iter().any(|run| place(&variant.name, run.manifest.seed) == *path);
+            variant.strange = others.iter().map(|run| place(&variant.name, run.manifest.seed)).collect();
+            let there = |path: &PathBuf| all.iter().any(|run| place(&variant.name, run.manifest.seed) == *path);
             let own = |path: &&PathBuf| path.parent() == Some(Path::new(&variant.name));
             variant.missing = about.runs.iter().filter(own).filter(|path| !there(path)).cloned().collect();
         }
-        let labels: Vec<String> = variants.iter().map(|variant| label(variant, &variants)).collect();
+        let labels = labels(&variants);
         variants.iter_mut().zip(labels).for_each(|(variant, label)| variant.label = label);
         Experiment { about, variants }
     }
@@ -88,13 +96,29 @@ impl Experiment {
     pub fn compared<'a>(&'a self, job: &Job, variants: &[&'a Variant]) -> Vec<(String, &'a Variant)> {
         let honest = self.honest(job);
         let own = variants.iter().filter(|variant| !honest.is_some_and(|honest| std::ptr::eq(honest, **variant)));
-        let honest = honest.map(|honest| (HONEST.into(), honest));
+        let name = |honest: &Variant| honest.label.replacen("mean", HONEST, 1);
+        let honest = honest.map(|honest| (name(honest), honest));
         honest.into_iter().chain(own.map(|variant| (variant.label.clone(), *variant))).collect()
+    }
+
+    /// The rule of `variant` with the same settings, but that nobody lies; over any link, as that changes no accuracy.
+    pub fn unattacked(&self, variant: &Variant) -> Option<&Variant> {
+        let plain = |settings: &Settings| {
+            let (attack, who, push) = (None, Who::Fixed, Push::Direct);
+            Settings { attack, liars: 0, who, push, link: None, gradient_time: None, ..settings.clone() }
+        };
+        let own = plain(variant.settings());
+        self.present().find(|other| other.settings().attack.is_none() && plain(other.settings()) == own)
     }
 
     /// Paths of runs that are not there.
     pub fn missing(&self) -> Vec<&PathBuf> {
         self.variants.iter().flat_map(|variant| &variant.missing).collect()
+    }
+
+    /// Paths of runs that are there, and left out.
+    pub fn strange(&self) -> Vec<&PathBuf> {
+        self.variants.iter().flat_map(|variant| &variant.strange).collect()
     }
 
     /// All runs.
@@ -108,6 +132,7 @@ impl Job {
         Job {
             data: settings.data.clone(),
             hidden: settings.hidden,
+            activation: settings.activation,
             link: settings.link,
             gradient_time: settings.gradient_time,
             push: settings.push,
@@ -147,6 +172,9 @@ impl Job {
         if differs(&|job| job.hidden != self.hidden) {
             parts.push(format!("{} hidden", self.hidden));
         }
+        if differs(&|job| job.activation != self.activation) {
+            parts.push(activation(self.activation).into());
+        }
         if differs(&|job| job.link != self.link) {
             parts.push(self.link.map_or("no link".into(), speed));
         }
@@ -155,7 +183,7 @@ impl Job {
             parts.push(time.unwrap_or("computed".into()));
         }
         if differs(&|job| job.push != self.push) {
-            parts.push(if self.push == Push::Relay { "relayed" } else { "sent by the daemon" }.into());
+            parts.push(if self.push == Push::Relay { "updates relayed" } else { "updates sent by the daemon" }.into());
         }
         parts.join(", ")
     }
@@ -175,6 +203,13 @@ impl Variant {
     /// Runs of both with the same seed.
     pub fn paired<'a>(&'a self, other: &'a Variant) -> impl Iterator<Item = (&'a Run, &'a Run)> {
         self.runs.iter().filter_map(|run| Some((run, other.run(run.manifest.seed)?)))
+    }
+
+    /// Steps in which computing took longer than its emulated time, of how many; nothing if computing is not emulated.
+    pub fn overruns(&self) -> Option<[u64; 2]> {
+        self.settings().gradient_time?;
+        let steps = self.runs.iter().map(|run| run.steps.len() as u64).sum();
+        Some([self.runs.iter().map(|run| run.outcome.overruns).sum(), steps])
     }
 
     /// Final accuracies of the runs that have one.
@@ -216,47 +251,28 @@ impl Variant {
     }
 }
 
+/// The run whose settings most of `runs` have; of as many the newest.
+fn usual<'a>(runs: &[&'a Run]) -> Option<&'a Run> {
+    let alike = |run: &Run| runs.iter().filter(|other| is_alike(run, other)).count();
+    runs.iter().copied().max_by_key(|run| (alike(run), run.manifest.began))
+}
+
+fn is_alike(one: &Run, other: &Run) -> bool {
+    (&one.manifest.settings, one.manifest.shaping) == (&other.manifest.settings, other.manifest.shaping)
+}
+
+/// What hidden units do, in a word.
+pub(super) fn activation(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Relu => "relu",
+        Activation::Tanh => "tanh",
+    }
+}
+
 /// The mean over the steps of a run; those that ended it do not count.
 pub(super) fn mean_of(run: &Run, part: impl Fn(&Step) -> f64) -> Option<f64> {
     let values: Vec<f64> = run.steps.iter().filter(|step| !step.undecodable).map(part).collect();
     mean(&values)
-}
-
-/// Its rule, and what sets it apart from `others` with the same rule in the same job.
-fn label(variant: &Variant, others: &[Variant]) -> String {
-    let Some(run) = variant.runs.first() else { return variant.name.clone() };
-    let own = &run.manifest.settings;
-    let like = |other: &&Variant| {
-        other.runs.first().is_some_and(|run| {
-            let settings = &run.manifest.settings;
-            settings.rule == own.rule && Job::of(settings) == Job::of(own)
-        })
-    };
-    let others: Vec<&Settings> = others.iter().filter(like).map(Variant::settings).collect();
-    let differs = |different: &dyn Fn(&Settings) -> bool| others.iter().any(|other| different(other));
-    let mut label = own.rule.clone();
-    if differs(&|other| other.compression != own.compression) {
-        label += &format!(", r_c = {}", own.compression);
-    }
-    if differs(&|other| other.workers != own.workers) {
-        label += &format!(", P = {}", own.workers);
-    }
-    if differs(&|other| other.adversaries != own.adversaries) {
-        label += &format!(", for {} liars", own.adversaries);
-    }
-    if differs(&|other| other.liars != own.liars) {
-        label += &format!(", {} lie", own.liars);
-    }
-    if differs(&|other| other.batch != own.batch) {
-        label += &format!(", batch {}", own.batch);
-    }
-    if differs(&|other| other.rate != own.rate) {
-        label += &format!(", rate {}", own.rate);
-    }
-    if differs(&|other| other.momentum_at != own.momentum_at || other.momentum != own.momentum) {
-        label += &format!(", momentum {}", own.momentum);
-    }
-    label
 }
 
 /// `1 Gb/s`.
@@ -310,5 +326,47 @@ pub(super) fn digits(value: f64) -> String {
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').into(),
         false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{experiment, run};
+    use super::*;
+    use crate::lab::record::Shaping;
+
+    #[test]
+    fn runs_of_other_settings_or_shaping_than_most_are_left_out_and_said_to_be() {
+        let mut runs: Vec<Run> = (1..5).map(|seed| run("solon", None, seed, 0.9)).collect();
+        runs[0].manifest.settings.rate = 0.2;
+        runs[0].outcome.accuracy = Some(0.1);
+        runs[3].manifest.shaping = Shaping::Pacing;
+        let experiment = experiment(runs);
+        let variant = &experiment.variants[0];
+        assert_eq!(variant.runs.iter().map(|run| run.manifest.seed).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(variant.accuracies(), [0.9, 0.9]);
+        let strange: Vec<&Path> = experiment.strange().into_iter().map(PathBuf::as_path).collect();
+        assert_eq!(strange, [Path::new("solon-none/seed-1"), Path::new("solon-none/seed-4")]);
+        assert!(experiment.missing().is_empty());
+    }
+
+    #[test]
+    fn of_as_many_runs_the_newest_settings_count() {
+        let mut runs: Vec<Run> = (1..3).map(|seed| run("solon", None, seed, 0.9)).collect();
+        (runs[0].manifest.began, runs[0].manifest.settings.steps) = (7, 41);
+        let experiment = experiment(runs);
+        assert_eq!(experiment.variants[0].settings().steps, 41);
+        assert_eq!(experiment.strange().len(), 1);
+    }
+
+    #[test]
+    fn a_rule_without_attack_has_the_same_settings_on_any_link() {
+        let mut other = run("median", None, 1, 0.7);
+        (other.manifest.settings.workers, other.manifest.variant) = (15, "median-p15".into());
+        let mut plain = run("median", None, 1, 0.8);
+        (plain.manifest.settings.link, plain.manifest.settings.push) = (None, Push::Direct);
+        let experiment = experiment(vec![other, plain, run("median", Some("alie=1"), 1, 0.5)]);
+        let found = experiment.unattacked(&experiment.variants[2]).unwrap();
+        assert_eq!(found.name, "median-none");
     }
 }
