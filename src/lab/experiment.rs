@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use self::file::{File, Override, Runs};
-use super::record::{About, Push, Settings, Who, place};
+use super::record::{About, MomentumAt, Push, Settings, Who, place};
 use crate::attacks::{Attack, Lie};
 use crate::code::Parameters;
 use crate::rules::Rule;
@@ -313,6 +313,9 @@ impl File {
         if runs.who == Who::WholeGroup && redundancy == 1 {
             return Err(format!("{rule}: whole groups lie only where there are groups ({})", CODED.join(", ")));
         }
+        if let Some(rate) = runs.rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
+            return Err(format!("{rule}: rate = {rate}: expected a number above 0"));
+        }
         let special = self.rule.get(rule);
         let special = |pick: fn(&Override) -> Option<f32>| special.and_then(pick);
         Ok(Settings {
@@ -326,9 +329,12 @@ impl File {
             activation: self.activation,
             dimension: 0,
             batch: self.batch,
-            rate: special(|it| it.rate).unwrap_or(self.rate),
+            rate: runs.rate.or(special(|it| it.rate)).unwrap_or(self.rate),
             momentum: special(|it| it.momentum).unwrap_or(self.momentum),
-            momentum_at: self.rule.get(rule).and_then(|it| it.momentum_at).unwrap_or(self.momentum_at),
+            momentum_at: runs
+                .momentum_at
+                .or(self.rule.get(rule).and_then(|it| it.momentum_at))
+                .unwrap_or(self.momentum_at),
             steps: self.steps,
             judge: self.judge,
             workers,
@@ -362,6 +368,9 @@ fn name_of(settings: &Settings) -> String {
         parts.push(format!("e{stragglers}"));
     }
     parts.push(format!("h{hidden}"));
+    if settings.momentum_at == MomentumAt::Worker {
+        parts.push("velocities".into());
+    }
     if let Some(attack) = &settings.attack {
         parts.push(attack.clone());
         parts.push(format!("{}liars", settings.liars));

@@ -71,6 +71,8 @@ pub struct Runs {
     pub who: Who,
     pub workers: Option<usize>,
     pub hidden: Option<usize>,
+    pub rate: Option<f32>,
+    pub momentum_at: Option<MomentumAt>,
     pub push: Option<Push>,
     #[serde(default, deserialize_with = "some_links")]
     pub links: Option<Vec<f64>>,
