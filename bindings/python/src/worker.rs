@@ -9,7 +9,7 @@ use std::time::Duration;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyTuple};
-use solon::attacks::{Attack, Liar, Means};
+use solon::attacks::{Attack, Knowledge, Liar, Lie, Means, UnknownLie};
 use solon::client::{self, ClientError, Forked, Given, Interrupt, JoinError, JoinOptions, Tamper};
 use solon::transport::Transport;
 use solon::wire::{self, Field};
@@ -195,7 +195,7 @@ impl Held {
         let report = match liar {
             None => worker.exchange(buffer),
             Some(liar) => {
-                liar.gradient(buffer);
+                liar.gradient(Knowledge::Own, buffer);
                 let mut lie = |round, chunk, shard: &mut [f32]| liar.shard(round, chunk as usize, shard);
                 let tamper: Tamper<'_> = &mut lie;
                 worker.exchange_tampered(buffer, Some(tamper))
@@ -208,7 +208,7 @@ impl Held {
         let Held { worker, liar } = self;
         let Some(liar) = liar else { return worker.submit(gradient) };
         let mut gradient = gradient.to_vec();
-        liar.gradient(&mut gradient);
+        liar.gradient(Knowledge::Own, &mut gradient);
         let mut lie = |round, chunk, shard: &mut [f32]| liar.shard(round, chunk as usize, shard);
         let tamper: Tamper<'_> = &mut lie;
         worker.submit_tampered(&gradient, Some(tamper))
@@ -291,19 +291,27 @@ impl Worker {
 
     #[pyo3(signature = (attack, seed=0))]
     fn lie(&self, py: Python<'_>, attack: &str, seed: u64) -> PyResult<()> {
-        let attack: Attack = attack.parse().map_err(|error: solon::attacks::UnknownAttack| {
-            wrong_value(py, error.to_string(), "lies are for tests and demonstrations")
-        })?;
+        let lie: Lie = attack
+            .parse()
+            .map_err(|error: UnknownLie| wrong_value(py, error.to_string(), "lies are for tests and demonstrations"))?;
+        if lie.attack == Attack::Delayed {
+            let what = "delayed is a matter of time and not of what is sent".to_owned();
+            return Err(wrong_value(py, what, "sleep before the exchange"));
+        }
         let plan = self.plan.get();
         self.with(py, |held| {
             let plan = plan.of();
             let means = Means {
                 seed,
                 worker: held.worker.index(),
+                workers: plan.parameters.workers(),
+                // It knows of no other.
+                liars: 1,
                 redundancy: plan.parameters.redundancy(),
                 tolerance: plan.tolerance,
+                strength: lie.strength,
             };
-            let liar = Liar::new(attack, &plan.layout, means);
+            let liar = Liar::new(lie.attack, &plan.layout, means);
             held.worker.set_row(liar.row(held.worker.place().row));
             held.liar = Some(liar);
         })
