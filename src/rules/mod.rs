@@ -11,7 +11,7 @@
 //! (Krum, Multi-Krum, Bulyan, geometric median) need the inner products and nothing else: distances follow from them, and so do the
 //! weights of the geometric median, which is a mean with weights.
 //!
-//! [`reference`] defines each in f64 with no thought of speed. A gradient with a number that is not finite is infinitely far from all
+//! [`mod@reference`] defines each in f64 with no thought of speed. A gradient with a number that is not finite is infinitely far from all
 //! others, and in a coordinate NaN counts as the largest number.
 
 mod choice;
