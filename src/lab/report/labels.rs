@@ -55,7 +55,9 @@ fn label(variant: &Variant, all: &[Variant]) -> String {
     add(&|other| other.stragglers != own.stragglers, format!("for {} absent", own.stragglers));
     // Those without an attack have no liars: that is in their title.
     let attacked = |settings: &Settings| settings.attack.is_some();
-    add(&|other| attacked(own) && attacked(other) && other.liars != own.liars, format!("{} lie", own.liars));
+    // As many as the rule is for go without saying.
+    let other_liars = |other: &Settings| other.adversaries == own.adversaries && other.liars != own.liars;
+    add(&|other| attacked(own) && attacked(other) && other_liars(other), format!("{} lie", own.liars));
     add(&|other| other.batch != own.batch, format!("batch {}", own.batch));
     add(&|other| other.rate != own.rate, format!("rate {}", own.rate));
     add(&|other| other.momentum != own.momentum, format!("momentum {}", own.momentum));
