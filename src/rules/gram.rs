@@ -204,20 +204,6 @@ impl Gram {
     pub fn is_finite(&self, row: usize) -> bool {
         self.product(row, row).is_finite()
     }
-
-    /// Squared distances of all pairs; not finite where a row is not. Rounding leaves up to about 1e-7 of the rows' squared norms.
-    pub fn distances(&self) -> Vec<Vec<f64>> {
-        let squares: Vec<f64> = (0..self.rows).map(|row| self.product(row, row)).collect();
-        let distance = |i: usize, j: usize| {
-            if i == j { 0.0 } else { positive(squares[i] + squares[j] - 2.0 * self.product(i, j)) }
-        };
-        (0..self.rows).map(|i| (0..self.rows).map(|j| distance(i, j)).collect()).collect()
-    }
-}
-
-/// No less than 0, which rounding can make of two rows that are equal; what is no number stays that.
-fn positive(x: f64) -> f64 {
-    if x < 0.0 { 0.0 } else { x }
 }
 
 fn flush(pairs: &[(usize, usize)], sums: &mut [Sums], products: &mut [Vec<f64>]) {

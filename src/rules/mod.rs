@@ -4,7 +4,8 @@
 //! here. A rule works on a stream of chunks, in at most two passes:
 //!
 //! ```text
-//! rows of a chunk ──survey──> inner products of all pairs ──choose──> Choice ──combine──> rows of a chunk to its update
+//! rows of a chunk ──survey──> inner products of all pairs ──choose──> which rows, and their shares
+//! rows of a chunk ──────────────────────combine──────────────────────────> its update
 //! ```
 //!
 //! Rules that look at one coordinate at a time (median, trimmed mean, signum) need no survey. Those that look at whole gradients
@@ -14,18 +15,15 @@
 //! [`mod@reference`] defines each in f64 with no thought of speed. A gradient with a number that is not finite is infinitely far from all
 //! others, and in a coordinate NaN counts as the largest number.
 
-mod choice;
 mod columns;
 pub mod gram;
 pub mod kernels;
 pub mod reference;
-mod select;
 pub mod sign;
 mod steady;
 #[cfg(test)]
 mod tests;
 
-pub use choice::Choice;
 pub use steady::{ROWS_MAX, Steady};
 
 use std::fmt;
@@ -148,30 +146,29 @@ impl FromStr for Rule {
     }
 }
 
-/// One round of a rule. See the module.
+/// One round of a rule over gradients that are all there, none of them missing: [`Steady`] with its survey.
 #[derive(Debug)]
 pub struct Round {
-    rule: Rule,
-    adversaries: usize,
-    weights: Vec<f64>,
+    steady: Steady,
+    /// Of the weights.
+    sum: f64,
+    workers: usize,
     gram: Option<Gram>,
 }
 
 impl Round {
-    /// A round among as many workers as there are `weights`: how much each counts in a mean, such as the samples it has used. They come
-    /// from the job, not from the worker, or a liar would weigh as much as it likes. Rules that give each worker one vote (median,
-    /// trimmed mean, Bulyan, signum) do not look at them.
+    /// A round among as many workers as there are `weights`, with the samples behind each one's gradient. They come from the job, not from
+    /// the worker, or a liar would weigh as much as it likes. A vote of signum has none.
     ///
     /// # Errors
     /// If there are too few workers.
     ///
     /// # Panics
-    /// If a weight is not finite or not above 0.
+    /// As for [`Steady::new`].
     pub fn new(rule: Rule, adversaries: usize, weights: &[f64]) -> Result<Round, TooFew> {
-        rule.check(weights.len(), adversaries)?;
-        assert!(weights.iter().all(|weight| weight.is_finite() && *weight > 0.0), "weights are finite and above 0");
+        let steady = Steady::new(rule, adversaries, weights, weights.len())?;
         let gram = rule.surveys().then(|| Gram::new(weights.len()));
-        Ok(Round { rule, adversaries, weights: weights.to_vec(), gram })
+        Ok(Round { steady, sum: weights.iter().sum(), workers: weights.len(), gram })
     }
 
     /// The first pass: every worker's part of a chunk, all of one length. Each chunk once, in any order.
@@ -179,15 +176,27 @@ impl Round {
     /// # Panics
     /// If the rows are not one per worker, or differ in length.
     pub fn survey(&mut self, rows: &[&[f32]]) {
-        assert_eq!(rows.len(), self.weights.len(), "a row per worker");
+        assert_eq!(rows.len(), self.workers, "a row per worker");
         if let Some(gram) = &mut self.gram {
             gram.add(rows);
         }
     }
 
-    /// What the second pass does.
-    pub fn choose(&self) -> Choice {
-        select::choose(self.rule, self.adversaries, &self.weights, self.gram.as_ref())
+    /// Looks at what was surveyed: what the second pass does.
+    pub fn choose(&mut self) {
+        let Round { steady, workers, gram, .. } = self;
+        steady.choose(0..*workers, |i, j| gram.as_ref().map_or(0.0, |gram| gram.product(i, j)));
+    }
+
+    /// The second pass: the rule of a chunk, on the scale of a mean over samples.
+    ///
+    /// # Panics
+    /// If nothing was chosen, or a row is shorter than `out`.
+    pub fn combine(&mut self, rows: &[&[f32]], out: &mut [f32]) {
+        match self.steady.rule() {
+            Rule::Signum => sign::majority(rows, out),
+            _ => self.steady.combine(rows, (1.0 / self.sum) as f32, out),
+        }
     }
 
     /// Both passes over gradients that are there as a whole.
@@ -200,7 +209,8 @@ impl Round {
     pub fn whole(rule: Rule, adversaries: usize, rows: &[&[f32]], out: &mut [f32]) -> Result<(), TooFew> {
         let mut round = Round::new(rule, adversaries, &vec![1.0; rows.len()])?;
         round.survey(rows);
-        round.choose().combine(rows, out);
+        round.choose();
+        round.combine(rows, out);
         Ok(())
     }
 }

@@ -19,6 +19,13 @@ pub fn mean(rows: &[&[f32]]) -> Vec<f64> {
     mean_of(rows, &(0..rows.len()).collect::<Vec<_>>())
 }
 
+/// The mean of all rows, each of which counts as much as its weight.
+pub fn weighted_mean(rows: &[&[f32]], weights: &[f64]) -> Vec<f64> {
+    let all: f64 = weights.iter().sum();
+    let at = |at: usize| rows.iter().zip(weights).map(|(row, weight)| weight * f64::from(row[at])).sum::<f64>() / all;
+    (0..rows[0].len()).map(at).collect()
+}
+
 /// One coordinate of all rows, by rising value; NaN is the largest.
 fn column(rows: &[&[f32]], at: usize) -> Vec<f64> {
     let value = |row: &&[f32]| if row[at].is_nan() { f64::INFINITY } else { f64::from(row[at]) };
@@ -66,7 +73,7 @@ pub fn geometric_median(rows: &[&[f32]], weights: &[f64]) -> Vec<f64> {
 }
 
 /// Those of `alive` by rising score: the sum of the squared distances to their `|alive| - f - 2` nearest.
-fn ranked(distances: &[Vec<f64>], alive: &[usize], f: usize) -> Vec<usize> {
+pub(super) fn ranked(distances: &[Vec<f64>], alive: &[usize], f: usize) -> Vec<usize> {
     let near = alive.len().saturating_sub(f + 2).max(1);
     let score = |row: usize| {
         let mut to: Vec<f64> =

@@ -6,8 +6,14 @@
 
 use super::columns::{self, Scaled};
 use super::kernels::{self, Network, network};
-use super::select::{WEISZFELD_SMOOTH, WEISZFELD_STILL, WEISZFELD_TURNS};
 use super::{Rule, TooFew};
+
+/// Rounds of Weiszfeld's iteration at most. It halves the distance to its limit in a few, and stops when it no longer moves.
+const WEISZFELD_TURNS: usize = 200;
+/// No distance counts as less than this part of the median one: a point on which the iteration lands does not take all weight.
+const WEISZFELD_SMOOTH: f64 = 1e-6;
+/// The iteration has ended when no weight moves by more.
+const WEISZFELD_STILL: f64 = 1e-9;
 
 /// The most workers.
 pub const ROWS_MAX: usize = 64;
@@ -130,6 +136,11 @@ impl Steady {
         self.room.point.clear();
         self.room.point.extend(self.chosen.iter().map(share));
         self.share();
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> Rule {
+        self.rule
     }
 
     /// The workers that have a part in the update.

@@ -41,9 +41,9 @@ fn streamed(rule: Rule, f: usize, rows: &[&[f32]], chunk: usize) -> Vec<f32> {
     let cut = |part: &std::ops::Range<usize>| rows.iter().map(|row| &row[part.clone()]).collect::<Vec<_>>();
     // In another order than they are combined in.
     parts().collect::<Vec<_>>().iter().rev().for_each(|part| round.survey(&cut(part)));
-    let choice = round.choose();
+    round.choose();
     let mut out = vec![f32::NAN; width];
-    parts().for_each(|part| choice.combine(&cut(&part), &mut out[part.clone()]));
+    parts().for_each(|part| round.combine(&cut(&part), &mut out[part.clone()]));
     out
 }
 
@@ -104,10 +104,13 @@ fn rules_agree_with_byzfl_where_both_define_them() {
             assert!(error <= error_allowed(rule), "{rule}, P = {}: {error:e}", rows.len());
         }
         // byzfl counts a neighbour more than the paper, and averages two more.
-        let order = select::Neighbours::new(&reference::distances(&rows)).ranked_by(rows.len() - f - 1);
-        let of = |chosen: &[usize]| reference::mean(&chosen.iter().map(|row| rows[*row]).collect::<Vec<_>>());
-        for (name, found) in [("byzfl-krum", of(&order[..1])), ("byzfl-multi-krum", of(&order[..rows.len() - f]))] {
-            let found: Vec<f32> = found.into_iter().map(|x| x as f32).collect();
+        let mut best = vec![0.0; rows[0].len()];
+        Round::whole(Rule::Krum, f - 1, &rows, &mut best).unwrap();
+        let all: Vec<usize> = (0..rows.len()).collect();
+        let order = reference::ranked(&reference::distances(&rows), &all, f - 1);
+        let several: Vec<&[f32]> = order[..rows.len() - f].iter().map(|row| rows[*row]).collect();
+        let several: Vec<f32> = reference::mean(&several).into_iter().map(|x| x as f32).collect();
+        for (name, found) in [("byzfl-krum", best), ("byzfl-multi-krum", several)] {
             let error = reference::error(&found, &numbers(&case["results"][name]));
             assert!(error < 1e-6, "{name}, P = {}: {error:e}", rows.len());
         }
@@ -181,12 +184,16 @@ fn names_are_parsed_and_printed_alike() {
 
 #[test]
 fn weights_count_in_means_and_not_in_votes() {
-    let rows = [vec![0.0f32, 1.0], vec![4.0, 5.0], vec![8.0, 9.0]];
+    let means = [[0.0f32, 1.0], [4.0, 5.0], [8.0, 9.0]];
     let of = |rule: Rule, weights: &[f64]| {
+        // What is sent are sums over as many samples.
+        let sum = |(mean, weight): (&[f32; 2], &f64)| mean.iter().map(|x| x * *weight as f32).collect();
+        let rows: Vec<Vec<f32>> = means.iter().zip(weights).map(sum).collect();
         let mut round = Round::new(rule, 0, weights).unwrap();
         round.survey(&views(&rows));
+        round.choose();
         let mut out = [0.0; 2];
-        round.choose().combine(&views(&rows), &mut out);
+        round.combine(&views(&rows), &mut out);
         out
     };
     assert_eq!(of(Rule::Mean, &[1.0, 1.0, 2.0]), [5.0, 6.0]);
@@ -202,8 +209,9 @@ fn all_kernels_of_inner_products_agree_with_distances() {
     for kernel in gram::kernels() {
         let mut gram = gram::Gram::with(kernel, 13);
         gram.add(&views(&rows));
-        for (found, wanted) in gram.distances().iter().zip(&wanted) {
-            let error = reference::error(&found.iter().map(|x| *x as f32).collect::<Vec<_>>(), wanted);
+        for (i, wanted) in wanted.iter().enumerate() {
+            let distance = |j| gram.product(i, i) + gram.product(j, j) - 2.0 * gram.product(i, j);
+            let error = reference::error(&(0..13).map(|j| distance(j) as f32).collect::<Vec<_>>(), wanted);
             assert!(error < 1e-6, "{error:e}");
         }
     }

@@ -70,14 +70,14 @@ fn wanted(rule: Rule, weights: &[f64], sent: &[Vec<f32>], silent: &[usize]) -> V
     let there = (0..WORKERS).filter(|worker| !silent.contains(worker));
     let (mut rows, mut chosen) = (Vec::new(), Vec::new());
     for worker in there {
-        rows.push(sent[worker].iter().map(|x| x / weights[worker] as f32).collect::<Vec<f32>>());
+        rows.push(&sent[worker][..]);
         chosen.push(weights[worker]);
     }
-    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
     let mut round = Round::new(guess, LIARS, &chosen).unwrap();
     round.survey(&rows);
+    round.choose();
     let mut out = vec![0.0; D];
-    round.choose().combine(&rows, &mut out);
+    round.combine(&rows, &mut out);
     let total = if rule == Rule::Signum { 1.0 } else { weights.iter().sum() };
     out.into_iter().map(|x| f64::from(x) * total).collect()
 }

@@ -1,10 +1,10 @@
-//! A rule in room that is claimed once against the same rule without.
+//! Weights and missing workers, against the definitions.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::super::gram::Gram;
-use super::super::{Round, reference};
+use super::super::reference;
 use super::*;
 
 /// A common direction, and noise of each worker's own spread, times its weight.
@@ -40,12 +40,24 @@ fn wanted(rule: Rule, f: usize, rows: &[Vec<f32>], weights: &[f64], present: &[u
     let there: Vec<Vec<f32>> = present.iter().map(divided).collect();
     let there: Vec<&[f32]> = there.iter().map(Vec::as_slice).collect();
     let chosen: Vec<f64> = present.iter().map(|row| weights[*row]).collect();
-    let mut round = Round::new(rule, f, &chosen).unwrap();
-    round.survey(&there);
-    let mut out = vec![0.0; rows[0].len()];
-    round.choose().combine(&there, &mut out);
+    let out = match rule {
+        Rule::Mean => reference::weighted_mean(&there, &chosen),
+        Rule::Median => reference::median(&there),
+        Rule::TrimmedMean => reference::trimmed_mean(&there, f),
+        Rule::Krum => reference::krum(&there, f),
+        Rule::MultiKrum => {
+            let all: Vec<usize> = (0..there.len()).collect();
+            let order = reference::ranked(&reference::distances(&there), &all, f);
+            let best = || order[..there.len() - f - 2].iter();
+            let rows: Vec<&[f32]> = best().map(|row| there[*row]).collect();
+            reference::weighted_mean(&rows, &best().map(|row| chosen[*row]).collect::<Vec<f64>>())
+        }
+        Rule::Bulyan => reference::bulyan(&there, f),
+        Rule::GeometricMedian => reference::geometric_median(&there, &chosen),
+        Rule::Signum => unreachable!("it has neither weights nor rows of numbers"),
+    };
     let total: f64 = weights.iter().sum();
-    out.into_iter().map(|x| f64::from(x) * total * f64::from(scale)).collect()
+    out.into_iter().map(|x| x * total * f64::from(scale)).collect()
 }
 
 #[test]
