@@ -267,7 +267,7 @@ fn hellos_have_the_offsets_and_the_proof_of_the_page() {
 fn plan() -> Plan {
     Plan {
         parameters: Parameters::new(5, 3, 1, 4).unwrap(),
-        rule: Rule::Mean,
+        rule: Rule::MEAN,
         family: Family::Polynomial,
         form: Form::Dense,
         generator_digest: 0x6162_6364_6566_6768,

@@ -28,9 +28,11 @@ pub use render::{example_config, settings_markdown};
 use crate::code::{Layout, Parameters, Precision, ROWS_MAX};
 use crate::memory::HugePages;
 pub use crate::pipeline::{Begin, Robust, StageName as Stage};
+use crate::rules;
 use crate::transport::{Transport, rdma};
 use crate::wire::{self, CHUNKS_MAX, CREDITS_MAX, RELAY_WORKERS_MAX, WORKERS_MAX};
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -93,7 +95,7 @@ pub struct Job {
     pub name: String,
     /// How uploads become an update.
     pub rule: Rule,
-    /// Groups, adversaries, stragglers and compression, as workers are told: with [`Rule::Mean`] and robust rules each is a group of its own,
+    /// Groups, adversaries, stragglers and compression, as workers are told: with [`Rule::MEAN`] and robust rules each is a group of its own,
     /// and nothing is corrected.
     pub parameters: Parameters,
     /// How a robust rule combines them.
@@ -235,55 +237,63 @@ pub struct Log {
     pub level: Level,
 }
 
-/// How uploads become an update. The line of each word is its help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// How uploads become an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Correct liars exactly
+    /// Solon's code.
     Solon,
-    /// The same with compression 1: replicas that are compared (arXiv 1803.09877)
+    /// The same with compression 1: replicas that are compared (arXiv 1803.09877).
     Draco,
-    /// Plain sum without any check
-    Mean,
-    /// The middle of each coordinate
-    Median,
-    /// Per coordinate the mean without the f least and the f greatest
-    TrimmedMean,
-    /// The gradient that is nearest to most others
-    Krum,
-    /// The mean of the best by Krum's sums
-    MultiKrum,
-    /// Krum, then per coordinate the mean of those nearest to the median
-    Bulyan,
-    /// The point with the least sum of distances
-    GeometricMedian,
-    /// Per coordinate the sign that most have, one bit each way
-    Signum,
+    /// Each worker computes something else.
+    Uncoded(rules::Rule),
 }
 
 impl Rule {
+    /// The plain sum.
+    pub const MEAN: Rule = Rule::Uncoded(rules::Rule::Mean);
+    /// The sign that most have.
+    pub const SIGNUM: Rule = Rule::Uncoded(rules::Rule::Signum);
+
     /// What workers are told.
     pub fn on_the_wire(self) -> wire::Rule {
         match self {
             Rule::Solon | Rule::Draco => wire::Rule::Solon,
-            Rule::Mean => wire::Rule::Mean,
-            Rule::Median => wire::Rule::Median,
-            Rule::TrimmedMean => wire::Rule::TrimmedMean,
-            Rule::Krum => wire::Rule::Krum,
-            Rule::MultiKrum => wire::Rule::MultiKrum,
-            Rule::Bulyan => wire::Rule::Bulyan,
-            Rule::GeometricMedian => wire::Rule::GeometricMedian,
-            Rule::Signum => wire::Rule::Signum,
+            Rule::Uncoded(rule) => wire::Rule::Uncoded(rule),
         }
     }
 
     /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
-            Rule::Draco => "draco",
             Rule::Solon => "solon",
-            Rule::Mean => "mean",
-            other => other.on_the_wire().robust().expect("a robust rule").name(),
+            Rule::Draco => "draco",
+            Rule::Uncoded(rule) => rule.name(),
         }
+    }
+}
+
+impl ValueEnum for Rule {
+    fn value_variants<'a>() -> &'a [Rule] {
+        const ALL: [Rule; 2 + rules::Rule::ALL.len()] = {
+            let mut all = [Rule::Solon; 2 + rules::Rule::ALL.len()];
+            all[1] = Rule::Draco;
+            let mut at = 0;
+            while at < rules::Rule::ALL.len() {
+                all[2 + at] = Rule::Uncoded(rules::Rule::ALL[at]);
+                at += 1;
+            }
+            all
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Rule::Solon => "Correct liars exactly",
+            Rule::Draco => "The same with compression 1: replicas that are compared (arXiv 1803.09877)",
+            Rule::Uncoded(rule) => rule.help(),
+        };
+        Some(PossibleValue::new(self.name()).help(help))
     }
 }
 

@@ -304,7 +304,7 @@ impl Exact {
     /// Judges a held word that no sweep has looked at.
     fn judge_alone(&mut self, held: u32, seed: &[u8; 32]) {
         let Held { mut word, .. } = self.held[held as usize].take().expect("it is held");
-        let verdict = if self.job.plan.rule == Rule::Mean {
+        let verdict = if self.job.plan.rule == Rule::MEAN {
             let rows = word.present;
             self.agreed(&mut word, rows, Counter::WordsClean)
         } else {
@@ -360,7 +360,7 @@ impl Exact {
         let (present, parameters) = (held.word.present, &self.job.plan.parameters);
         let known = match held.verdict {
             Verdict::Agreed(rows) => Some(rows),
-            _ if self.job.plan.rule == Rule::Mean => Some(present),
+            _ if self.job.plan.rule == Rule::MEAN => Some(present),
             _ => None,
         };
         if let Some(rows) = known {
@@ -444,7 +444,7 @@ impl Exact {
                 self.settle(&mut word, judged)
             }
             (_, Learn::Nothing | Learn::Whether) => {
-                if self.job.plan.rule != Rule::Mean {
+                if self.job.plan.rule != Rule::MEAN {
                     let ratio = self.sweep.ratio(group) as f32;
                     self.board.believed(word.round, group, ratio, ratio);
                 }

@@ -63,7 +63,7 @@ pub struct Uncoded {
 /// If `solond` would refuse it, in its words.
 pub fn plan_uncoded(input: &UncodedInput) -> Result<Uncoded, String> {
     let mut settings = vec![("job-rule", input.rule.name().to_owned()), ("job-groups", input.workers.to_string())];
-    if input.rule != Rule::Mean {
+    if input.rule != Rule::MEAN {
         settings.push(("job-adversaries", input.adversaries.to_string()));
         settings.push(("job-stragglers", input.missing.to_string()));
     }
@@ -133,6 +133,7 @@ impl fmt::Display for Uncoded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules;
 
     fn input(rule: Rule) -> UncodedInput {
         UncodedInput { rule, workers: 11, adversaries: 2, missing: 0, dimension: 100_000, chunk_width: 1000 }
@@ -140,8 +141,12 @@ mod tests {
 
     #[test]
     fn a_rule_that_surveys_costs_a_round_of_memory_and_signs_a_bit_per_number() {
-        let [median, bulyan, signum] =
-            [Rule::Median, Rule::Bulyan, Rule::Signum].map(|rule| plan_uncoded(&input(rule)).unwrap());
+        let [median, bulyan, signum] = [
+            Rule::Uncoded(rules::Rule::Median),
+            Rule::Uncoded(rules::Rule::Bulyan),
+            Rule::Uncoded(rules::Rule::Signum),
+        ]
+        .map(|rule| plan_uncoded(&input(rule)).unwrap());
         assert_eq!((median.credits, bulyan.credits, median.survey_bytes), (8, 108, 0));
         assert!(bulyan.shard_bytes > 11 * 4 * 100_000 && bulyan.survey_bytes >= 4 * 100 * 66 * 8);
         assert_eq!(median.upload_per_worker, 400_000 + 6400);
@@ -153,7 +158,8 @@ mod tests {
 
     #[test]
     fn what_solond_refuses_is_refused_in_its_words() {
-        let error = plan_uncoded(&UncodedInput { adversaries: 3, ..input(Rule::Bulyan) }).unwrap_err();
+        let error =
+            plan_uncoded(&UncodedInput { adversaries: 3, ..input(Rule::Uncoded(rules::Rule::Bulyan)) }).unwrap_err();
         assert!(error.contains("at least 15 workers (P >= 4 f + 3)"), "{error}");
     }
 }

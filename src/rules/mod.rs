@@ -78,7 +78,7 @@ pub struct UnknownRule {
 }
 
 impl Rule {
-    /// Every rule.
+    /// Every rule. Their order is that of their numbers on the wire: new ones come last.
     pub const ALL: [Rule; 8] = [
         Rule::Mean,
         Rule::Median,
@@ -98,21 +98,36 @@ impl Rule {
     /// The fewest workers that it takes against `adversaries` liars, and the bound as a formula. The mean withstands none, whatever
     /// their number is.
     pub fn needs(self, adversaries: usize) -> (usize, &'static str) {
-        let (_, factor, more, bound) = self.entry();
+        let (_, factor, more, bound, _) = self.entry();
         (factor * adversaries + more, bound)
     }
 
-    /// The table of rules: name, and the bound P >= factor x f + more.
-    fn entry(self) -> (&'static str, usize, usize, &'static str) {
+    /// What it does, in a line of help.
+    pub fn help(self) -> &'static str {
+        self.entry().4
+    }
+
+    /// The table of rules: name, the bound P >= factor x f + more, and help.
+    fn entry(self) -> (&'static str, usize, usize, &'static str, &'static str) {
         match self {
-            Rule::Mean => ("mean", 0, 1, "P >= 1"),
-            Rule::Median => ("median", 2, 1, "P >= 2 f + 1"),
-            Rule::TrimmedMean => ("trimmed-mean", 2, 1, "P >= 2 f + 1"),
-            Rule::Krum => ("krum", 2, 3, "P >= 2 f + 3"),
-            Rule::MultiKrum => ("multi-krum", 2, 3, "P >= 2 f + 3"),
-            Rule::Bulyan => ("bulyan", 4, 3, "P >= 4 f + 3"),
-            Rule::GeometricMedian => ("geometric-median", 2, 1, "P >= 2 f + 1"),
-            Rule::Signum => ("signum", 2, 1, "P >= 2 f + 1"),
+            Rule::Mean => ("mean", 0, 1, "P >= 1", "Plain sum without any check"),
+            Rule::Median => ("median", 2, 1, "P >= 2 f + 1", "The middle of each coordinate"),
+            Rule::TrimmedMean => {
+                let help = "Per coordinate the mean without the f least and the f greatest";
+                ("trimmed-mean", 2, 1, "P >= 2 f + 1", help)
+            }
+            Rule::Krum => ("krum", 2, 3, "P >= 2 f + 3", "The gradient that is nearest to most others"),
+            Rule::MultiKrum => ("multi-krum", 2, 3, "P >= 2 f + 3", "The mean of the best by Krum's sums"),
+            Rule::Bulyan => {
+                let help = "Krum, then per coordinate the mean of those nearest to the median";
+                ("bulyan", 4, 3, "P >= 4 f + 3", help)
+            }
+            Rule::GeometricMedian => {
+                ("geometric-median", 2, 1, "P >= 2 f + 1", "The point with the least sum of distances")
+            }
+            Rule::Signum => {
+                ("signum", 2, 1, "P >= 2 f + 1", "Per coordinate the sign that most have, one bit each way")
+            }
         }
     }
 

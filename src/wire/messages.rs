@@ -72,54 +72,29 @@ impl<'a> Reader<'a> {
 pub enum Rule {
     /// The real code: verified, corrected, liars named.
     Solon,
-    /// The plain sum of all workers, without any check: for comparison, or where every worker is trusted.
-    Mean,
-    /// [`rules::Rule::Median`].
-    Median,
-    /// [`rules::Rule::TrimmedMean`].
-    TrimmedMean,
-    /// [`rules::Rule::Krum`].
-    Krum,
-    /// [`rules::Rule::MultiKrum`].
-    MultiKrum,
-    /// [`rules::Rule::Bulyan`].
-    Bulyan,
-    /// [`rules::Rule::GeometricMedian`].
-    GeometricMedian,
-    /// [`rules::Rule::Signum`], with signs of one bit on the wire.
-    Signum,
+    /// Each worker computes something else, and a rule makes one of all: signum with signs of one bit on the wire.
+    Uncoded(rules::Rule),
 }
 
 impl Rule {
-    /// Every rule. The place of each is its number.
-    pub const ALL: [Rule; 9] = [
-        Rule::Solon,
-        Rule::Mean,
-        Rule::Median,
-        Rule::TrimmedMean,
-        Rule::Krum,
-        Rule::MultiKrum,
-        Rule::Bulyan,
-        Rule::GeometricMedian,
-        Rule::Signum,
-    ];
+    /// The plain sum of all workers, without any check: for comparison, or where every worker is trusted.
+    pub const MEAN: Rule = Rule::Uncoded(rules::Rule::Mean);
 
-    /// The rule that guesses which of the workers are right, each of which computes something else; none where a code or nobody says so.
+    /// Every rule. The place of each is its number.
+    pub fn all() -> impl Iterator<Item = Rule> {
+        std::iter::once(Rule::Solon).chain(rules::Rule::ALL.into_iter().map(Rule::Uncoded))
+    }
+
+    /// The rule that guesses which of the workers are right; none where a code says so, or nobody asks.
     pub fn robust(self) -> Option<rules::Rule> {
         match self {
-            Rule::Solon | Rule::Mean => None,
-            Rule::Median => Some(rules::Rule::Median),
-            Rule::TrimmedMean => Some(rules::Rule::TrimmedMean),
-            Rule::Krum => Some(rules::Rule::Krum),
-            Rule::MultiKrum => Some(rules::Rule::MultiKrum),
-            Rule::Bulyan => Some(rules::Rule::Bulyan),
-            Rule::GeometricMedian => Some(rules::Rule::GeometricMedian),
-            Rule::Signum => Some(rules::Rule::Signum),
+            Rule::Solon | Rule::MEAN => None,
+            Rule::Uncoded(rule) => Some(rule),
         }
     }
 
     fn number(self) -> u8 {
-        Rule::ALL.iter().position(|rule| *rule == self).expect("one of all") as u8
+        Rule::all().position(|rule| rule == self).expect("one of all") as u8
     }
 }
 
@@ -127,8 +102,7 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Rule::Solon => "solon",
-            Rule::Mean => "mean",
-            other => other.robust().expect("neither of the two").name(),
+            Rule::Uncoded(rule) => rule.name(),
         })
     }
 }
@@ -252,7 +226,7 @@ impl Plan {
             return Err(PlanError::Range("credits"));
         }
         let (tolerance, scale) = (read.f64(), read.f32());
-        let rule = *Rule::ALL.get(usize::from(read.u8())).ok_or(PlanError::Range("rule"))?;
+        let rule = Rule::all().nth(usize::from(read.u8())).ok_or(PlanError::Range("rule"))?;
         let family = match read.u8() {
             0 => Family::Trigonometric,
             1 => Family::Polynomial,

@@ -241,7 +241,7 @@ impl Judge {
     fn owe(&mut self, round: u64, group: usize, chunk: usize) {
         let plan = &self.scenario.job.plan;
         let (r, chunks, window) = (plan.parameters.redundancy(), plan.layout.chunks(), u64::from(plan.window));
-        if plan.rule == Rule::Mean
+        if plan.rule == Rule::MEAN
             || !self.scenario.is_within(group)
             || round < self.born.max(self.closed.saturating_sub(window))
         {
@@ -493,7 +493,7 @@ impl Judge {
             self.hash.update(&x.to_bits().to_le_bytes());
         });
         let trusted = (0..scenario.job.plan.parameters.groups()).all(|group| scenario.liars(group) == 0);
-        if scenario.job.plan.rule == Rule::Mean && !trusted {
+        if scenario.job.plan.rule == Rule::MEAN && !trusted {
             return;
         }
         let plan = &scenario.job.plan;

@@ -325,7 +325,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
     let deadline = TICK * DEADLINE as u32;
     let plan = Plan {
         parameters,
-        rule: if dice.chance(0.06) { Rule::Mean } else { Rule::Solon },
+        rule: if dice.chance(0.06) { Rule::MEAN } else { Rule::Solon },
         family,
         form,
         generator_digest: generator_digest(&generator),

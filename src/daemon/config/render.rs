@@ -117,7 +117,7 @@ pub(super) fn summary(config: &Config) -> String {
         Rule::Solon | Rule::Draco => {
             format!("corrects {} liars and {} stragglers per group", parameters.adversaries(), parameters.stragglers())
         }
-        Rule::Mean => "a plain mean that corrects nothing".into(),
+        Rule::MEAN => "a plain mean that corrects nothing".into(),
         rule => {
             let robust = config.job.robust.as_ref().map_or((0, 0), |robust| (robust.adversaries, robust.missing));
             format!("{} against {} liars, {} may be missing", rule.name(), robust.0, robust.1)

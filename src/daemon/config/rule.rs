@@ -10,7 +10,7 @@ use super::{Precision, ROWS_MAX, Robust, Rule};
 pub(super) fn follow(layers: &mut Layers) {
     let Some(rule) = layers.choice::<Rule>("job.rule").filter(|rule| *rule != Rule::Solon) else { return };
     layers.set_default("job.compression", Value::Integer(1));
-    if rule == Rule::Mean {
+    if rule == Rule::MEAN {
         layers.set_default("job.adversaries", Value::Integer(0));
     }
     let Some(guess) = rule.on_the_wire().robust() else { return };
@@ -23,7 +23,7 @@ pub(super) fn follow(layers: &mut Layers) {
     if let Some(deadline) = layers.count("rounds.deadline_ms") {
         layers.set_default("rounds.linger_ms", Value::Integer(deadline as u64));
     }
-    if rule == Rule::Signum {
+    if rule == Rule::SIGNUM {
         layers.set_default("job.precision", Value::Text(Precision::Sign.to_string()));
         layers.set_default("push.precision", Value::Text(Precision::Sign.to_string()));
     }
@@ -34,13 +34,13 @@ pub(super) fn check(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) ->
     let before = problems.len();
     let only: &[(&str, u64)] = match rule {
         Rule::Solon => &[],
-        Rule::Mean => &[("job.adversaries", 0), ("job.stragglers", 0), ("job.compression", 1)],
+        Rule::MEAN => &[("job.adversaries", 0), ("job.stragglers", 0), ("job.compression", 1)],
         _ => &[("job.compression", 1)],
     };
     for (name, only) in only {
         if layers.count(name)? as u64 != *only {
             let why = match rule {
-                Rule::Mean => "as a mean corrects and compresses nothing",
+                Rule::MEAN => "as a mean corrects and compresses nothing",
                 Rule::Draco => "as it compares whole gradients; the code that compresses is \"solon\"",
                 _ => "as each worker sends the whole of its own gradient",
             };
@@ -106,8 +106,8 @@ fn check_weights(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) {
         problems.push(Problem { place, object: "job.weights".into(), found, expected, action: action.into() });
     };
     let why = match rule {
-        Rule::Solon | Rule::Draco | Rule::Mean => "it adds up what workers send, and sums weigh themselves",
-        Rule::Signum => "every worker has one vote",
+        Rule::Solon | Rule::Draco | Rule::MEAN => "it adds up what workers send, and sums weigh themselves",
+        Rule::SIGNUM => "every worker has one vote",
         _ => {
             let workers = layers.count("job.groups").unwrap_or(list.len());
             if workers != list.len() {
@@ -140,7 +140,7 @@ fn signs(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) {
         });
     };
     let signs = |name| layers.choice::<Precision>(name) == Some(Precision::Sign);
-    if rule == Rule::Signum {
+    if rule == Rule::SIGNUM {
         if !signs("job.precision") {
             wrong("job.precision", "\"sign\": the rule counts signs", "remove job.precision".into());
         }

@@ -18,14 +18,14 @@ fn robust(rule: Rule, missing: usize, weights: Vec<f64>) -> Job {
     if job.surveys() {
         job.plan.credits = job.plan.layout.chunks() as u32;
     }
-    if rule == Rule::Signum {
+    if rule == Rule::Uncoded(rules::Rule::Signum) {
         (job.plan.precision, job.plan.update_precision) = (Precision::Sign, Precision::Sign);
     }
     job
 }
 
 fn robust_rules() -> impl Iterator<Item = Rule> {
-    Rule::ALL.into_iter().filter(|rule| rule.robust().is_some())
+    Rule::all().filter(|rule| rule.robust().is_some())
 }
 
 fn alike() -> Vec<f64> {
@@ -78,7 +78,7 @@ fn wanted(rule: Rule, weights: &[f64], sent: &[Vec<f32>], silent: &[usize]) -> V
     round.choose();
     let mut out = vec![0.0; D];
     round.combine(&rows, &mut out);
-    let total = if rule == Rule::Signum { 1.0 } else { weights.iter().sum() };
+    let total = if rule == Rule::Uncoded(rules::Rule::Signum) { 1.0 } else { weights.iter().sum() };
     out.into_iter().map(|x| f64::from(x) * total).collect()
 }
 
@@ -104,7 +104,7 @@ fn every_rule_gives_what_the_library_gives_with_the_same_bits_on_any_number_of_l
     for rule in robust_rules() {
         let uneven: Vec<f64> = (0..WORKERS).map(|worker| 1.0 + (worker % 4) as f64).collect();
         for weights in [alike(), uneven] {
-            if rule == Rule::Signum && weights != alike() {
+            if rule == Rule::Uncoded(rules::Rule::Signum) && weights != alike() {
                 continue;
             }
             let job = robust(rule, 0, weights.clone());
@@ -135,7 +135,7 @@ fn every_rule_gives_what_the_library_gives_with_the_same_bits_on_any_number_of_l
 #[test]
 fn as_many_as_may_be_missing_are_missing_and_one_more_makes_a_round_undecodable() {
     for rule in robust_rules() {
-        let missing = if rule == Rule::Bulyan { 0 } else { 2 };
+        let missing = if rule == Rule::Uncoded(rules::Rule::Bulyan) { 0 } else { 2 };
         let job = robust(rule, missing, alike());
         for lanes in [1, 2] {
             let mut cluster = Cluster::new(&job, lanes);
@@ -161,7 +161,7 @@ fn as_many_as_may_be_missing_are_missing_and_one_more_makes_a_round_undecodable(
 
 #[test]
 fn numbers_that_are_not_finite_are_named_and_when_too_many_send_them_nobody_is() {
-    let rules = robust_rules().filter(|rule| *rule != Rule::Signum);
+    let rules = robust_rules().filter(|rule| *rule != Rule::Uncoded(rules::Rule::Signum));
     for (rule, lanes) in rules.flat_map(|rule| [(rule, 1), (rule, 3)]) {
         let mut cluster = Cluster::new(&robust(rule, 0, alike()), lanes);
         let honest = near(&alike(), 9);
@@ -199,7 +199,12 @@ fn numbers_that_are_not_finite_are_named_and_when_too_many_send_them_nobody_is()
 
 #[test]
 fn a_rule_that_surveys_counts_nobody_of_whom_a_chunk_is_missing() {
-    for rule in [Rule::Krum, Rule::MultiKrum, Rule::Bulyan, Rule::GeometricMedian] {
+    for rule in [
+        Rule::Uncoded(rules::Rule::Krum),
+        Rule::Uncoded(rules::Rule::MultiKrum),
+        Rule::Uncoded(rules::Rule::Bulyan),
+        Rule::Uncoded(rules::Rule::GeometricMedian),
+    ] {
         let mut job = robust(rule, 0, alike());
         job.robust.as_mut().unwrap().missing = 1;
         job.robust.as_mut().unwrap().adversaries = 1;
@@ -233,7 +238,7 @@ fn a_rule_that_surveys_counts_nobody_of_whom_a_chunk_is_missing() {
 
 #[test]
 fn signs_are_a_bit_each_way_and_a_tie_counts_as_positive() {
-    let mut job = robust(Rule::Signum, 1, alike());
+    let mut job = robust(Rule::Uncoded(rules::Rule::Signum), 1, alike());
     let honest = near(&alike(), 8);
     // With one missing, there are ties: as many workers are below zero as are not.
     let ties = |at: usize| (0..10).filter(|worker| honest[*worker][at] < 0.0).count() == 5;
@@ -259,7 +264,7 @@ fn signs_are_a_bit_each_way_and_a_tie_counts_as_positive() {
 
 #[test]
 fn shards_and_updates_of_16_bits_suit_every_rule_that_adds() {
-    for rule in robust_rules().filter(|rule| *rule != Rule::Signum) {
+    for rule in robust_rules().filter(|rule| *rule != Rule::Uncoded(rules::Rule::Signum)) {
         let mut job = robust(rule, 0, alike());
         (job.plan.precision, job.plan.update_precision) = (Precision::Bf16, Precision::F16);
         let mut clusters = [1, 3].map(|lanes| Cluster::new(&job, lanes));
@@ -285,7 +290,7 @@ fn shards_and_updates_of_16_bits_suit_every_rule_that_adds() {
 
 #[test]
 fn the_margin_of_a_robust_job_is_what_may_still_be_missing() {
-    let mut cluster = Cluster::new(&robust(Rule::Median, 3, alike()), 1);
+    let mut cluster = Cluster::new(&robust(Rule::Uncoded(rules::Rule::Median), 3, alike()), 1);
     let honest = near(&alike(), 1);
     assert!(run(&mut cluster, &honest, &[1], |_, _| {}).iter().all(Result::is_ok));
     let measured = cluster.pipeline.handle.board.measured();
