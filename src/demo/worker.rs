@@ -137,12 +137,15 @@ pub enum WorkerError {
     Io(#[from] io::Error),
 }
 
-fn say(message: &Message) -> Result<(), WorkerError> {
+/// Says something on standard output to who started this process: a line of JSON.
+///
+/// # Errors
+/// If nobody listens.
+pub fn say(message: &impl Serialize) -> io::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, message).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
-    out.flush()?;
-    Ok(())
+    out.flush()
 }
 
 /// Waits for the word to begin, and from then on ends the process when standard input ends: with whoever started it.

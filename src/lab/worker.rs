@@ -1,6 +1,6 @@
 //! One worker process of the lab: joins, trains, lies if it is its turn, and says what its steps took.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::store::Store;
 use crate::attacks::{Attack, Knowledge, Liar, Liars, Lie, Means, UnknownLie};
 use crate::client::{ClientError, JoinError, JoinOptions, Tamper, Worker};
 use crate::demo::Model;
-use crate::demo::worker::end_with_parent;
+use crate::demo::worker::{end_with_parent, say};
 use crate::sampler::{Sampler, SamplerError};
 use crate::transport::Transport;
 use crate::wire::Report;
@@ -123,13 +123,6 @@ pub enum WorkerError {
 fn clock() -> f64 {
     let time = clock_gettime(ClockId::Monotonic);
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
-fn say(message: &Message) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, message).map_err(io::Error::from)?;
-    out.write_all(b"\n")?;
-    out.flush()
 }
 
 /// Runs one worker process; what goes wrong is also said.

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::client::{Session, Source, generator_digest};
-use crate::code::{Family, Form, Layout, Parameters, Precision, Verify};
+use crate::code::{Family, Form, Generator, Layout, Parameters, Precision, Verify};
 use crate::transport::{Connection, Disconnect, Flushed, Outbound, Outgoing, memory};
-use crate::wire::{RoundOutcome, Rule, Welcome};
+use crate::wire::{Plan, RoundOutcome, Rule, Welcome};
 
 fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
     let (family, form) = (Family::Trigonometric, Form::Systematic);
