@@ -88,16 +88,30 @@ fn who_serves_sends_strangers_away_and_takes_no_block_that_is_too_long() {
     assert_eq!(told.recv().unwrap().unwrap_err().to_string(), "a block is too long");
 }
 
+/// What somebody sends until its first block is waited for.
+fn greeting() -> Vec<u8> {
+    let mut bytes = HELLO.to_vec();
+    bytes.resize(HELLO.len() + ECHOES * ECHO_BYTES, 0);
+    bytes
+}
+
 #[test]
-fn whoever_is_slow_keeps_nobody_else_waiting_and_has_an_end() {
-    let (address, told) = serving(Times { whole: Duration::from_secs(3), ..TIMES });
+fn whoever_is_slow_keeps_nobody_else_waiting() {
+    let (address, told) = serving(TIMES);
     let mut slow = TcpStream::connect(&address).unwrap();
-    slow.write_all(&HELLO).unwrap();
-    slow.write_all(&[0; ECHOES * ECHO_BYTES]).unwrap();
-    examined(&address).unwrap();
-    told.recv().unwrap().unwrap();
+    slow.write_all(&greeting()).unwrap();
+    let here = examined(&address).unwrap().tcp.here;
+    assert_eq!(told.recv().unwrap().unwrap(), here);
+}
+
+#[test]
+fn whoever_sends_a_byte_now_and_then_has_an_end_and_so_has_who_sends_none() {
+    let (address, told) = serving(Times { whole: Duration::from_secs(1), ..TIMES });
+    let mut begun = greeting();
+    begun.extend_from_slice(&(BLOCK_BYTES as u32).to_le_bytes());
+    let mut slow = TcpStream::connect(&address).unwrap();
+    slow.write_all(&begun).unwrap();
     // A byte is something each time: only the end of the whole helps.
-    slow.write_all(&(BLOCK_BYTES as u32).to_le_bytes()).unwrap();
     let drips = std::thread::spawn(move || {
         while slow.write_all(&[0]).is_ok() {
             std::thread::sleep(Duration::from_millis(5));
@@ -105,6 +119,9 @@ fn whoever_is_slow_keeps_nobody_else_waiting_and_has_an_end() {
     });
     assert_eq!(told.recv().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
     drips.join().unwrap();
+
+    let _silent = TcpStream::connect(&address).unwrap();
+    assert_eq!(told.recv().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
 }
 
 #[test]
