@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Solond, distance, gradient};
-use solon::client::{ClientError, Lost, Worker};
+use solon::client::{ClientError, JoinOptions, Lost, Worker};
 use solon::wire::{
     CHALLENGE_BYTES, Credential, Header, Hello, Identity, Kind, WELCOME_BYTES, Welcome, header_bytes, hello_frame,
     read_challenge, read_welcome,
@@ -176,4 +176,13 @@ fn a_daemon_without_descriptors_left_goes_on_serving_those_who_are_in() {
     workers.remove(0).leave();
     workers.insert(0, solond.join(0));
     exchange(&mut workers, 5..7, 100);
+}
+
+#[test]
+fn joining_somebody_who_says_nothing_is_timed_out_in_words() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut options = JoinOptions::new(silent.local_addr().unwrap().to_string(), "default", 0);
+    options.join_timeout = Duration::from_millis(100);
+    let error = Worker::join(&options).unwrap_err().to_string();
+    assert!(error.contains("broke off: timed out"), "{error}");
 }

@@ -9,7 +9,7 @@ use super::session::{Memory, WORDS};
 use super::worker::JoinOptions;
 use crate::transport::rdma::ffi::Api;
 use crate::transport::rdma::{self, Attachment, LinkFailure, NoRdma};
-use crate::transport::{Connection, Transport, tcp};
+use crate::transport::{Connection, Transport, tcp, timed_out};
 use crate::wire::{
     CHALLENGE_BYTES, Credential, HEADER_BYTES, HandshakeError, Header, Hello, Identity, Nonce, OFFER_BYTES, PlanError,
     Refusal, Resume, TRANSPORT_RDMA, WELCOME_BYTES, Welcome, attach_frame, hello_frame, read_attached, read_challenge,
@@ -160,7 +160,7 @@ fn connect(options: &JoinOptions, deadline: Instant) -> Result<TcpStream, JoinEr
 /// Reads a frame of known length, or the refusal that came instead.
 fn read_whole<const N: usize>(stream: &mut TcpStream) -> io::Result<Result<[u8; N], HandshakeError>> {
     let mut bytes = [0; N];
-    stream.read_exact(&mut bytes[..HEADER_BYTES])?;
+    stream.read_exact(&mut bytes[..HEADER_BYTES]).map_err(timed_out)?;
     let header = match Header::parse(bytes[..HEADER_BYTES].try_into().expect("a header's length")) {
         Ok(header) => header,
         Err(error) => return Ok(Err(error.into())),
@@ -168,6 +168,6 @@ fn read_whole<const N: usize>(stream: &mut TcpStream) -> io::Result<Result<[u8; 
     if let Some(refusal) = refusal_of(&header) {
         return Ok(Err(HandshakeError::Refused(refusal)));
     }
-    stream.read_exact(&mut bytes[HEADER_BYTES..])?;
+    stream.read_exact(&mut bytes[HEADER_BYTES..]).map_err(timed_out)?;
     Ok(Ok(bytes))
 }

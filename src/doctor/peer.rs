@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::transport::rdma::Options;
+use crate::transport::timed_out;
 
 use super::{Outcome, Status};
 pub use verbs::{NoWay, RdmaPath};
@@ -147,11 +148,6 @@ impl Timed {
         let left = self.until.saturating_duration_since(Instant::now()).min(SILENCE);
         if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
-}
-
-/// A socket whose time is over says that it would block: nobody would know what that is about.
-fn timed_out(error: io::Error) -> io::Error {
-    if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error }
 }
 
 impl Read for Timed {

@@ -28,6 +28,12 @@ use crate::memory::{SharedSlot, Slot};
 use crate::wire::{HEADER_BYTES, Header, HeaderError, Short, Violation};
 pub use rdma::LinkFailure;
 
+/// What a socket says whose time is over is that it would block, of which nobody knows what it is about: makes [`io::ErrorKind::TimedOut`] of
+/// that.
+pub fn timed_out(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}
+
 /// How frames may travel. The line of each word is its help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Transport {

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::super::status::{Status, VERSION};
+use crate::transport::timed_out;
 
 /// For the whole question.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -94,8 +95,7 @@ fn get(address: SocketAddr, until: Instant) -> io::Result<Vec<u8>> {
             }
             Ok(more) => bytes.extend_from_slice(&part[..more]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(timed_out(error)),
         }
     }
 }
