@@ -442,6 +442,7 @@ fn memory(input: &PlanInput, parameters: Parameters) -> Memory {
         layout: layout(input, parameters.compression()),
         precision: input.precision,
         update_precision: input.update_precision,
+        gradients: 1,
         window: input.window as u32,
         credits: input.credits as u32,
         deadline_ms: 1,

@@ -274,6 +274,7 @@ fn plan() -> Plan {
         layout: Layout::new(1_000_003, 4, 1234),
         precision: Precision::F16,
         update_precision: Precision::Bf16,
+        gradients: 1,
         window: 7,
         credits: 9,
         deadline_ms: 11_000,
@@ -319,6 +320,7 @@ fn welcomes_and_plans_have_the_offsets_and_the_proof_of_the_page() {
         ("precision", vec![2]),
         ("generator_digest", le(0x6162_6364_6566_6768u64.to_le_bytes())),
         ("update_precision", vec![1]),
+        ("further_gradients", vec![0; 4]),
     ];
     check_layout("plan", plan, &fields);
 }

@@ -96,6 +96,7 @@ fn shards_updates_and_credits_over_rdma_allocate_nothing() {
         layout,
         precision: Precision::F32,
         update_precision: Precision::F32,
+        gradients: 1,
         window: WINDOW,
         credits: CREDITS as u32,
         deadline_ms: 1000,

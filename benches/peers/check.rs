@@ -1,11 +1,11 @@
 //! Every implementation against the oracle, before any is measured.
 
-use ::solon::rules::{Round, Rule, kernels, reference};
+use ::solon::rules::{Round, Rule, cyclic, kernels, reference};
 
 use crate::baseline;
-use crate::contest::{bulyan_liars, encoded, with_liars};
+use crate::contest::{bulyan_liars, cyclic_sent, encoded, with_liars};
 use crate::data::{Matrix, fill_apart, fill_groups};
-use crate::draco::{Cyclic, repetition};
+use crate::draco::repetition;
 use crate::solon::Solon;
 
 /// No multiple of any tile, and more than one chunk of Solon's without compression.
@@ -19,7 +19,7 @@ pub fn all() {
     for workers in [15, 25, 45] {
         rules(workers);
         for liars in 0..=bulyan_liars(workers) {
-            cyclic(workers, liars);
+            cyclic_code(workers, liars);
         }
         codes(workers / 5, 2, 0, 1, DIMENSION);
     }
@@ -71,21 +71,22 @@ fn rules(workers: usize) {
     }
 }
 
-fn cyclic(workers: usize, liars: usize) {
+fn cyclic_code(workers: usize, liars: usize) {
     const WIDTH: usize = 1500;
     let mut matrix = Matrix::new(workers, WIDTH);
     fill_apart(&mut matrix, 4);
-    let batches: Vec<Vec<f32>> = matrix.rows().iter().map(|row| row.to_vec()).collect();
-    let mut code = Cyclic::new(workers, bulyan_liars(workers), WIDTH);
-    let mut sent = code.encode(&batches);
+    let s = bulyan_liars(workers);
+    let mut sent = cyclic_sent(&matrix.rows(), s, WIDTH);
     let mut lying: Vec<usize> = (0..liars).map(|liar| (liar * 4 + 1) % workers).collect();
     lying.sort_unstable();
     for liar in &lying {
         sent[*liar].iter_mut().enumerate().for_each(|(at, x)| *x *= -(1.0 + (at % 3) as f64));
     }
     let mut out = vec![0.0; WIDTH];
-    code.decode(&sent, &mut out);
-    assert_eq!(code.liars, lying, "the cyclic code of {workers} finds who lies");
+    let rows: Vec<_> = sent.iter().map(Vec::as_slice).collect();
+    let mut code = cyclic::Decoder::new(workers, s, WIDTH, [28; 32]);
+    let found = code.decode(&rows, 1.0, &mut out).expect("as many as it corrects");
+    assert_eq!(found, lying, "the cyclic code of {workers} finds who lies");
     out.iter_mut().for_each(|x| *x /= workers as f32);
     close("Draco's cyclic code", &out, &reference::mean(&matrix.rows()));
 }

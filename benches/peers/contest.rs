@@ -5,12 +5,13 @@
 
 use std::hint::black_box;
 
-use ::solon::rules::{Round, Rule, kernels, sign};
+use ::solon::rules::{Round, Rule, cyclic, kernels, sign};
+use num_complex::Complex64;
 
 use crate::baseline;
 use crate::clock::{Contestant, Timed, race};
 use crate::data::{Matrix, fill_apart, fill_groups};
-use crate::draco::{Cyclic, repetition};
+use crate::draco::repetition;
 use crate::solon::Solon;
 
 pub const READ: &str = "read every gradient once";
@@ -208,16 +209,29 @@ pub fn apart(workers: usize, dimension: usize, repetitions: usize) -> Contest {
         rule("Multi-Krum, plain", dimension, |out| baseline::multi_krum(&rows, f, out)),
         rule(GARFIELD, dimension, |out| baseline::bulyan(&rows, f, out)),
         Contestant::new(cyclic_name(workers), move || {
-            (0..LAYERS).for_each(|_| cyclic.decode(&received, black_box(&mut layer)));
+            let rows: Vec<_> = received.iter().map(Vec::as_slice).collect();
+            for _ in 0..LAYERS {
+                cyclic.decode(&rows, 1.0, black_box(&mut layer)).expect("nobody lies");
+            }
         }),
     ]);
     Contest { workers, dimension, timed: race(contestants, repetitions) }
 }
 
-fn cyclic_layer(rows: &[&[f32]], s: usize, width: usize) -> (Cyclic, Vec<Vec<num_complex::Complex64>>) {
-    let cyclic = Cyclic::new(rows.len(), s, width);
-    let period = PERIOD.min(width);
-    let sent = cyclic.encode(&rows.iter().map(|row| row[..period].to_vec()).collect::<Vec<_>>());
+fn cyclic_layer(rows: &[&[f32]], s: usize, width: usize) -> (cyclic::Decoder, Vec<Vec<Complex64>>) {
+    let sent = cyclic_sent(rows, s, PERIOD.min(width));
     let long = |row: Vec<_>| row.iter().copied().cycle().take(width).collect();
-    (cyclic, sent.into_iter().map(long).collect())
+    (cyclic::Decoder::new(rows.len(), s, width, [28; 32]), sent.into_iter().map(long).collect())
+}
+
+/// What the workers of the cyclic code send of the first `width` numbers of these gradients.
+pub fn cyclic_sent(rows: &[&[f32]], s: usize, width: usize) -> Vec<Vec<Complex64>> {
+    let n = rows.len();
+    let row = |worker| {
+        let mut row = vec![Complex64::default(); width];
+        let gradients: Vec<&[f32]> = cyclic::batches(n, s, worker).map(|batch| rows[batch]).collect();
+        cyclic::encode(&cyclic::weights(n, s, worker), gradients.into_iter(), &mut row);
+        row
+    };
+    (0..n).map(row).collect()
 }

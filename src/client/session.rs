@@ -7,15 +7,18 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use num_complex::Complex64;
+
 use super::error::{ClientError, JoinError, Lost};
 use super::landing::{Landed, State, Where, places};
 use super::relay::{Buffer, Carry, Down, Relay};
 use crate::code::{Generator, Precision, encode_rounded};
 use crate::memory::{SharedSlot, Slab};
+use crate::rules::cyclic;
 use crate::transport::{Connection, Disconnect, Inbound, Landing, LinkFailure, Outbound, Outgoing, memory};
 use crate::wire::{
-    HEADER_BYTES, Header, Kind, LinkEnds, LinkOrder, Plan, Report, RoundOutcome, SHORT_PAYLOAD_MAX, Said, Violation,
-    Welcome, header_bytes, seal, short_payload,
+    HEADER_BYTES, Header, Kind, LinkEnds, LinkOrder, Plan, Report, RoundOutcome, Rule, SHORT_PAYLOAD_MAX, Said,
+    Violation, Welcome, header_bytes, seal, short_payload,
 };
 
 /// Shards that are encoded before they are sent: the daemon takes them in while the next ones are encoded. Measured with two cores:
@@ -28,7 +31,7 @@ pub(super) const WORDS: usize = 64;
 /// Changes a shard after it was encoded: (round, chunk, the shard's numbers). For liars in tests and demonstrations.
 pub type Tamper<'a> = &'a mut dyn FnMut(u64, u32, &mut [f32]);
 
-/// Where the gradient stands that is being submitted.
+/// Where the gradient stands that is being submitted; for the cyclic code those of all its batches, one after another.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
     /// In a buffer of its own.
@@ -63,6 +66,8 @@ pub struct Session {
     job: u64,
     generator: Generator,
     row: usize,
+    /// What the cyclic code multiplies its batches' gradients by.
+    cyclic: Option<Vec<Complex64>>,
     slots: Slab,
     /// Shards sent in this session, and how many may be.
     sent: u64,
@@ -107,7 +112,7 @@ impl Session {
         memory: Memory,
     ) -> Result<Session, JoinError> {
         let plan = welcome.plan;
-        let p = &plan.parameters;
+        let (p, liars) = (&plan.parameters, plan.gradients as usize / 2);
         let expected = plan.generator_digest;
         let generator = Generator::new(plan.family, plan.form, p.redundancy(), p.compression())
             .map_err(|_| JoinError::Generator { found: 0, expected })?;
@@ -122,6 +127,7 @@ impl Session {
             job,
             generator,
             row: p.place(welcome.worker as usize).row,
+            cyclic: (plan.rule == Rule::CYCLIC).then(|| cyclic::weights(p.workers(), liars, welcome.worker as usize)),
             slots: memory.shards,
             sent: 0,
             granted: 0,
@@ -246,18 +252,25 @@ impl Session {
                 let (precision, len) = (plan.precision, HEADER_BYTES + plan.shard_bytes(chunk.width));
                 let shard = &mut slot[HEADER_BYTES..len];
                 let began = Instant::now();
-                encode_rounded(&self.generator, self.row, &gradient[chunk.range()], precision, shard);
-                self.encoding += began.elapsed();
-                match &mut tamper {
-                    None => {}
-                    Some(tamper) if precision == Precision::F32 => {
-                        tamper(submission.round, index as u32, bytemuck::cast_slice_mut(shard));
+                match &self.cyclic {
+                    None => encode_rounded(&self.generator, self.row, &gradient[chunk.range()], precision, shard),
+                    Some(weights) => {
+                        let gradients = gradient.chunks_exact(layout.dimension()).map(|it| &it[chunk.range()]);
+                        cyclic::encode(weights, gradients, bytemuck::cast_slice_mut(shard));
                     }
-                    Some(tamper) => {
-                        let mut numbers = vec![0.0; chunk.width];
-                        precision.widen(shard, &mut numbers);
-                        tamper(submission.round, index as u32, &mut numbers);
-                        precision.narrow(&numbers, shard);
+                }
+                self.encoding += began.elapsed();
+                if let Some(tamper) = &mut tamper {
+                    let mut tamper = |numbers: &mut [f32]| tamper(submission.round, index as u32, numbers);
+                    match plan.rule {
+                        Rule::CYCLIC => cyclic::tampered(bytemuck::cast_slice_mut(shard), tamper),
+                        _ if precision == Precision::F32 => tamper(bytemuck::cast_slice_mut(shard)),
+                        _ => {
+                            let mut numbers = vec![0.0; chunk.width];
+                            precision.widen(shard, &mut numbers);
+                            tamper(&mut numbers);
+                            precision.narrow(&numbers, shard);
+                        }
                     }
                 }
                 let header = Header {

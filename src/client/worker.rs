@@ -348,8 +348,16 @@ impl Worker {
     }
 
     fn check_call(&self, what: &'static str, found: usize) -> Result<(), ClientError> {
+        self.check_length(what, found, self.plan.layout.dimension())
+    }
+
+    /// Of what is submitted: a gradient, or as many as the plan's code combines.
+    fn check_gradient(&self, what: &'static str, found: usize) -> Result<(), ClientError> {
+        self.check_length(what, found, self.plan.layout.dimension() * self.plan.gradients as usize)
+    }
+
+    fn check_length(&self, what: &'static str, found: usize, expected: usize) -> Result<(), ClientError> {
         self.shared.owner.check()?;
-        let expected = self.plan.layout.dimension();
         if found == expected { Ok(()) } else { Err(ClientError::Length { what, found, expected }) }
     }
 
@@ -367,7 +375,7 @@ impl Worker {
     /// # Errors
     /// As [`Worker::submit`].
     pub fn submit_tampered(&mut self, gradient: &[f32], mut tamper: Option<Tamper<'_>>) -> Result<u64, ClientError> {
-        self.check_call("the gradient", gradient.len())?;
+        self.check_gradient("the gradient", gradient.len())?;
         let mut driver = self.shared.driver();
         if self.fed.is_some() {
             return Err(ClientError::WindowFull { in_flight: 1, allowed: 0 });
@@ -439,7 +447,8 @@ impl Worker {
         }
     }
 
-    /// Submits the gradient in `buffer` and replaces it by the update. After an error `buffer` holds neither.
+    /// Submits the gradient in `buffer` and replaces it by the update. After an error `buffer` holds neither. With the cyclic code `buffer`
+    /// has the gradients of all this worker's [batches](crate::rules::cyclic::batches), one after another, and the update replaces the first.
     ///
     /// # Errors
     /// As [`Worker::submit`] and [`Worker::wait`]; and if another round is in flight.
@@ -456,7 +465,7 @@ impl Worker {
         buffer: &mut [f32],
         mut tamper: Option<Tamper<'_>>,
     ) -> Result<Report, ClientError> {
-        self.check_call("the buffer", buffer.len())?;
+        self.check_gradient("the buffer", buffer.len())?;
         {
             let mut driver = self.shared.driver();
             if self.fed.take().is_none() {
@@ -481,13 +490,15 @@ impl Worker {
     /// Drives the session until the oldest round ends, calling `before` ahead of every turn.
     fn finish(
         &mut self,
-        update: &mut [f32],
+        buffer: &mut [f32],
         mut before: impl FnMut(&mut Session, &[f32]),
     ) -> Result<Report, ClientError> {
+        let dimension = self.plan.layout.dimension();
         let mut driver = self.shared.driver();
         let mut patience = Patience::new(driver.session.oldest().unwrap_or(0), &self.options);
         let result = loop {
-            before(&mut driver.session, update);
+            before(&mut driver.session, buffer);
+            let update = &mut buffer[..dimension];
             if let Some(result) = driver.session.collect(update) {
                 break result;
             }

@@ -110,6 +110,14 @@ pub struct Job {
     pub precision: Precision,
 }
 
+impl Job {
+    /// Gradients of which each worker sends a combination.
+    pub fn gradients(&self) -> u32 {
+        let cyclic = self.robust.as_ref().filter(|robust| robust.rule == rules::Rule::Cyclic);
+        cyclic.map_or(1, |cyclic| 2 * cyclic.adversaries as u32 + 1)
+    }
+}
+
 /// How the gradient is cut.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunks {
@@ -253,6 +261,8 @@ impl Rule {
     pub const MEAN: Rule = Rule::Uncoded(rules::Rule::Mean);
     /// The sign that most have.
     pub const SIGNUM: Rule = Rule::Uncoded(rules::Rule::Signum);
+    /// Draco's cyclic code.
+    pub const CYCLIC: Rule = Rule::Uncoded(rules::Rule::Cyclic);
 
     /// What workers are told.
     pub fn on_the_wire(self) -> wire::Rule {
@@ -274,9 +284,10 @@ impl Rule {
 
 impl ValueEnum for Rule {
     fn value_variants<'a>() -> &'a [Rule] {
-        const ALL: [Rule; 2 + rules::Rule::ALL.len()] = {
-            let mut all = [Rule::Solon; 2 + rules::Rule::ALL.len()];
-            all[1] = Rule::Draco;
+        const ALL: [Rule; 3 + rules::Rule::ALL.len()] = {
+            // The last one stays.
+            let mut all = [Rule::CYCLIC; 3 + rules::Rule::ALL.len()];
+            (all[0], all[1]) = (Rule::Solon, Rule::Draco);
             let mut at = 0;
             while at < rules::Rule::ALL.len() {
                 all[2 + at] = Rule::Uncoded(rules::Rule::ALL[at]);

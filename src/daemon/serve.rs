@@ -121,6 +121,7 @@ pub fn job_of(config: &Config, secret: [u8; 32], epoch: u64) -> Result<Job, Gene
         layout: config.layout(),
         precision: config.job.precision,
         update_precision: config.push.precision,
+        gradients: config.job.gradients(),
         window: config.rounds.window as u32,
         credits: config.credits() as u32,
         deadline_ms: config.rounds.deadline.as_millis() as u32,

@@ -184,7 +184,7 @@ pub const SETTINGS: &[Setting] = &[
               groups is then the number of workers, each a group of its own, adversaries those of all that may lie, stragglers those of \
               all that may be missing, and compression 1. \"mean\" believes every worker, so that adversaries and stragglers must be 0. The \
               rest guess who is right, and take at most 64 workers; which to choose, and what they cannot do, stands under \"Rules for jobs \
-              without redundancy\".",
+              without redundancy\". \"cyclic\" is for `solon lab`: each worker computes the gradients of 2 x adversaries + 1 workers.",
     },
     Setting {
         section: "job",

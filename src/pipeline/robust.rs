@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use num_complex::Complex64;
+
 use super::board::{Board, Counter};
 use super::ring::{Consumer, Producer};
 use super::survey::{Survey, Surveyed, pair, pairs};
@@ -16,7 +18,7 @@ use super::{Context, Job, Limits, Progress, Shape, Stage, StageName, ToDecoder, 
 use crate::code::{Chunk, Kernels, Precision, ROWS_MAX, Rows};
 use crate::memory::{Slab, Slot};
 use crate::rules::gram::Gram;
-use crate::rules::{Rule, Steady, TooFew, sign};
+use crate::rules::{Rule, Steady, TooFew, cyclic, sign};
 use crate::wire::{HEADER_BYTES, UndecodableReason};
 
 /// Words taken in one step.
@@ -58,6 +60,8 @@ pub struct Combiner {
     pusher: Producer<ToPusher>,
     kernels: Kernels,
     rule: Steady,
+    /// Where a code of all workers combines them.
+    cyclic: Option<cyclic::Decoder>,
     survey: Option<Surveyor>,
     /// Room for the shards of a chunk as f32, where they come as 16 bits.
     wide: Vec<Slot>,
@@ -95,7 +99,10 @@ impl Combiner {
             absent: vec![0.0; job.plan.layout.chunk_width()],
             chosen: vec![u64::MAX; limits.history],
         };
+        let width = job.plan.layout.chunk_width();
+        let decoder = || cyclic::Decoder::new(shape.rows, robust.adversaries, width, cyclic_key(&job.secret));
         Combiner {
+            cyclic: (robust.rule == Rule::Cyclic).then(decoder),
             finisher: Finisher::new(job, &board),
             job: job.clone(),
             shape,
@@ -237,6 +244,9 @@ impl Combiner {
     /// Combines a word into `out`; or why not.
     fn combine(&mut self, word: &Word, chunk: &Chunk, out: &mut [f32]) -> Result<(), UndecodableReason> {
         let (precision, scale) = (self.job.plan.precision, self.job.plan.scale);
+        if self.cyclic.is_some() {
+            return self.correct(word, chunk, scale, out);
+        }
         if precision == Precision::Sign {
             vote(word, chunk.width, out);
             self.board.count(Counter::WordsClean, 1);
@@ -247,6 +257,24 @@ impl Combiner {
         let combined = self.combine_rows(word, &rows[..self.shape.rows], scale, out);
         self.wide = wide;
         combined
+    }
+
+    /// Decodes a word of the cyclic code into `out`.
+    fn correct(&mut self, word: &Word, chunk: &Chunk, scale: f32, out: &mut [f32]) -> Result<(), UndecodableReason> {
+        let Some(decoder) = &mut self.cyclic else { return Ok(()) };
+        let mut rows: [&[Complex64]; ROWS_MAX] = [&[]; ROWS_MAX];
+        let bytes = HEADER_BYTES..HEADER_BYTES + self.job.plan.shard_bytes(chunk.width);
+        for row in word.present.iter() {
+            let slot = word.shards[row].as_ref().expect("a present row has a shard");
+            rows[row] = bytemuck::cast_slice(&slot[bytes.clone()]);
+        }
+        let (arrived, needed) = (word.present.count() as u32, (self.shape.rows - self.shape.adversaries) as u32);
+        let wrong = decoder.decode(&rows[..self.shape.rows], scale, out);
+        let wrong = wrong.map_err(|_| UndecodableReason::Disagree { arrived, agreeing: needed - 1, needed })?;
+        let lied: Rows = wrong.iter().copied().filter(|row| word.present.contains(*row)).collect();
+        lied.iter().for_each(|row| self.blame(word.round, row));
+        self.board.count(if lied.is_empty() { Counter::WordsClean } else { Counter::WordsLied }, 1);
+        Ok(())
     }
 
     fn combine_rows(
@@ -303,6 +331,11 @@ impl Combiner {
         self.ready.retain(|place| self.held[*place as usize].is_some());
         self.first = closed;
     }
+}
+
+/// The key of the cyclic code's secret vector: every lane has the same.
+fn cyclic_key(secret: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key("solon cyclic code, version 1", secret)
 }
 
 /// The numbers of each row of a word; those of absent ones are `absent`.

@@ -1,5 +1,6 @@
 //! The whole pipeline and whole clients in one thread, over memory.
 
+mod cyclic;
 mod linger;
 mod relay;
 mod robust;
@@ -28,6 +29,7 @@ fn job(parameters: Parameters, dimension: usize, width: usize) -> Job {
         layout: Layout::new(dimension, parameters.compression(), width),
         precision: Precision::F32,
         update_precision: Precision::F32,
+        gradients: 1,
         window: 2,
         credits: 3,
         deadline_ms: 1000,

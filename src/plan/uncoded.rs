@@ -39,6 +39,8 @@ pub struct Uncoded {
     pub adversaries: usize,
     /// The bound on their number.
     pub bound: String,
+    /// Gradients that each worker computes.
+    pub gradients: u32,
     /// Chunks of the gradient.
     pub chunks: usize,
     /// Bytes that one worker sends in a round, and gets.
@@ -97,6 +99,7 @@ pub fn plan_uncoded(input: &UncodedInput) -> Result<Uncoded, String> {
         workers: input.workers,
         adversaries: job.shape().adversaries,
         bound: job.robust.as_ref().map_or("P >= 1", |robust| robust.rule.needs(robust.adversaries).1).into(),
+        gradients: plan.gradients,
         chunks,
         upload_per_worker: up as u64 + headers,
         download_per_worker: (down + REPORT_BYTES + HEADER_BYTES) as u64 + headers,
@@ -111,10 +114,11 @@ pub fn plan_uncoded(input: &UncodedInput) -> Result<Uncoded, String> {
 impl fmt::Display for Uncoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Uncoded { rule, workers, adversaries, bound, chunks, credits, .. } = self;
-        writeln!(
-            f,
-            "{rule}: {workers} workers, each with samples of its own, of which {adversaries} may lie ({bound})"
-        )?;
+        let samples = match self.gradients {
+            1 => "samples of its own".into(),
+            count => format!("its own samples and those of {} others", count - 1),
+        };
+        writeln!(f, "{rule}: {workers} workers, each with {samples}, of which {adversaries} may lie ({bound})")?;
         writeln!(f, "\nBytes of a round")?;
         let workers = *workers as u64;
         for (way, each) in [("up", self.upload_per_worker), ("down", self.download_per_worker)] {

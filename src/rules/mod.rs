@@ -14,8 +14,11 @@
 //!
 //! [`mod@reference`] defines each in f64 with no thought of speed. A gradient with a number that is not finite is infinitely far from all
 //! others, and in a coordinate NaN counts as the largest number.
+//!
+//! [`cyclic`] is not one of them: a code of others, to compare with.
 
 mod columns;
+pub mod cyclic;
 pub mod gram;
 pub mod kernels;
 pub mod reference;
@@ -51,6 +54,9 @@ pub enum Rule {
     GeometricMedian,
     /// The sign that most have, per coordinate (arXiv 1810.05291).
     Signum,
+    /// Draco's [`cyclic`] code, which does not guess: a sum of what workers combined, by [`cyclic::Decoder`]. [`Round`] and [`Steady`] do not
+    /// know it.
+    Cyclic,
 }
 
 /// So many workers cannot follow the rule against so many liars.
@@ -78,7 +84,7 @@ pub struct UnknownRule {
 }
 
 impl Rule {
-    /// Every rule. Their order is that of their numbers on the wire: new ones come last.
+    /// Every rule that guesses. Their order is that of their numbers on the wire: new ones come last.
     pub const ALL: [Rule; 8] = [
         Rule::Mean,
         Rule::Median,
@@ -127,6 +133,10 @@ impl Rule {
             }
             Rule::Signum => {
                 ("signum", 2, 1, "P >= 2 f + 1", "Per coordinate the sign that most have, one bit each way")
+            }
+            Rule::Cyclic => {
+                let help = "Draco's cyclic code, whose workers send complex numbers: for comparison in `solon lab`";
+                ("cyclic", 2, 1, "P >= 2 f + 1", help)
             }
         }
     }

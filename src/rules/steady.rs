@@ -115,7 +115,7 @@ impl Steady {
         }
         match rule {
             Rule::Mean => {}
-            Rule::Median | Rule::TrimmedMean | Rule::Signum => return,
+            Rule::Median | Rule::TrimmedMean | Rule::Signum | Rule::Cyclic => return,
             Rule::Krum => self.room.best(1, rows - f - 2),
             Rule::MultiKrum => self.room.best(rows - f - 2, rows - f - 2),
             Rule::Bulyan => {
@@ -188,7 +188,7 @@ impl Steady {
                 let network = &self.networks[picked.len() + 2 * f];
                 columns::near_the_median(&mut self.tile, rows, network, picked.len() - 2 * f, factor, out);
             }
-            _ => unreachable!("the other rules are means, but for signum, whose rows are bits"),
+            _ => unreachable!("the other rules are means, but for those whose rows are no numbers of f32"),
         }
     }
 

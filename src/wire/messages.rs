@@ -79,13 +79,16 @@ pub enum Rule {
 impl Rule {
     /// The plain sum of all workers, without any check: for comparison, or where every worker is trusted.
     pub const MEAN: Rule = Rule::Uncoded(rules::Rule::Mean);
+    /// Draco's cyclic code.
+    pub const CYCLIC: Rule = Rule::Uncoded(rules::Rule::Cyclic);
 
     /// Every rule. The place of each is its number.
     pub fn all() -> impl Iterator<Item = Rule> {
-        std::iter::once(Rule::Solon).chain(rules::Rule::ALL.into_iter().map(Rule::Uncoded))
+        let uncoded = rules::Rule::ALL.into_iter().chain([rules::Rule::Cyclic]).map(Rule::Uncoded);
+        std::iter::once(Rule::Solon).chain(uncoded)
     }
 
-    /// The rule that guesses which of the workers are right; none where a code says so, or nobody asks.
+    /// The rule that all workers are combined by, in one word; none where groups are, or nobody asks who is right.
     pub fn robust(self) -> Option<rules::Rule> {
         match self {
             Rule::Solon | Rule::MEAN => None,
@@ -126,6 +129,8 @@ pub struct Plan {
     pub precision: Precision,
     /// How the numbers of updates do.
     pub update_precision: Precision,
+    /// Gradients of which each worker sends a combination: 1, but 2 s + 1 for the cyclic code.
+    pub gradients: u32,
     /// Rounds that may be in flight at once.
     pub window: u32,
     /// Shards that one worker may have in flight.
@@ -141,7 +146,7 @@ pub struct Plan {
 /// Bytes of a [`Plan`].
 pub(super) const PLAN_BYTES: usize = 72;
 /// Those of them that say nothing.
-const PLAN_RESERVED: usize = 7;
+const PLAN_RESERVED: usize = 3;
 
 /// The number that stands for a precision.
 fn number_of(precision: Precision) -> u8 {
@@ -195,6 +200,7 @@ impl Plan {
         out.put(&self.generator_digest.to_le_bytes());
         out.put(&[number_of(self.update_precision)]);
         out.put(&[0; PLAN_RESERVED]);
+        out.put(&(self.gradients - 1).to_le_bytes());
         out.finish();
         bytes
     }
@@ -249,6 +255,16 @@ impl Plan {
         if read.take() != [0; PLAN_RESERVED] {
             return Err(PlanError::Range("rest"));
         }
+        let gradients = read.u32().saturating_add(1);
+        let right = match rule {
+            Rule::CYCLIC => {
+                gradients % 2 == 1 && gradients as usize <= parameters.workers() && precision == Precision::F32
+            }
+            _ => gradients == 1,
+        };
+        if !right {
+            return Err(PlanError::Range("number of gradients"));
+        }
         Ok(Plan {
             parameters,
             rule,
@@ -258,6 +274,7 @@ impl Plan {
             layout,
             precision,
             update_precision,
+            gradients,
             window,
             credits,
             deadline_ms,
@@ -268,7 +285,11 @@ impl Plan {
 
     /// Bytes of a shard of `width` numbers, without its header.
     pub fn shard_bytes(&self, width: usize) -> usize {
-        self.precision.shard_bytes(width)
+        match self.rule {
+            // A complex number in f64.
+            Rule::CYCLIC => 16 * width,
+            _ => self.precision.shard_bytes(width),
+        }
     }
 
     /// Bytes of a chunk of an update of `len` numbers, without its header.
@@ -414,6 +435,7 @@ pub(crate) fn sample_plan() -> Plan {
         layout: Layout::new(1001, 2, 64),
         precision: Precision::F32,
         update_precision: Precision::F32,
+        gradients: 1,
         window: 2,
         credits: 4,
         deadline_ms: 1000,
@@ -438,7 +460,13 @@ mod tests {
                 assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
             }
         }
-        for (at, what) in [(55, "precision of shards"), (64, "precision of updates"), (65, "rest"), (71, "rest")] {
+        for (at, what) in [
+            (55, "precision of shards"),
+            (64, "precision of updates"),
+            (65, "rest"),
+            (67, "rest"),
+            (68, "number of gradients"),
+        ] {
             let mut bytes = plan.to_bytes();
             bytes[at] = 4;
             assert_eq!(Plan::from_bytes(&bytes), Err(PlanError::Range(what)), "byte {at}");

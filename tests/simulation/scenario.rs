@@ -332,6 +332,7 @@ fn job(seed: u64, parameters: Parameters, dice: &mut Dice) -> Job {
         layout: Layout::new(dimension, c, width),
         precision: Precision::F32,
         update_precision: Precision::F32,
+        gradients: 1,
         window: dice.between(2, 3) as u32,
         credits: dice.pick(&[1, 2, 3, 4, 6, 16]),
         deadline_ms: DEADLINE as u32,

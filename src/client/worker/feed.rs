@@ -17,7 +17,7 @@ impl Worker {
     /// # Errors
     /// As [`Worker::submit`]; and if another round is in flight.
     pub fn feed(&mut self, gradient: &[f32], ready: usize) -> Result<(), ClientError> {
-        self.check_call("the gradient", gradient.len())?;
+        self.check_gradient("the gradient", gradient.len())?;
         let mut driver = self.shared.driver();
         let round = match self.fed {
             Some(round) => round,

@@ -108,6 +108,7 @@ fn check_weights(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) {
     let why = match rule {
         Rule::Solon | Rule::Draco | Rule::MEAN => "it adds up what workers send, and sums weigh themselves",
         Rule::SIGNUM => "every worker has one vote",
+        Rule::CYCLIC => "it adds up what workers combined",
         _ => {
             let workers = layers.count("job.groups").unwrap_or(list.len());
             if workers != list.len() {
@@ -139,6 +140,13 @@ fn signs(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) {
             action,
         });
     };
+    if rule == Rule::CYCLIC && layers.choice::<Precision>("job.precision").is_some_and(|it| it != Precision::F32) {
+        wrong(
+            "job.precision",
+            "\"f32\": its workers send complex numbers, rounded to nothing less",
+            "remove job.precision".into(),
+        );
+    }
     let signs = |name| layers.choice::<Precision>(name) == Some(Precision::Sign);
     if rule == Rule::SIGNUM {
         if !signs("job.precision") {

@@ -352,6 +352,8 @@ fn settings_follow_a_robust_rule_unless_they_are_set() {
     let signum = of("rule = \"signum\"\n");
     assert_eq!((signum.job.precision, signum.push.precision), (Precision::Sign, Precision::Sign));
     assert_eq!(of("rule = \"signum\"\n[push]\nprecision = \"f32\"\n").push.precision, Precision::F32);
+    let cyclic = of("rule = \"cyclic\"\n").job;
+    assert_eq!((cyclic.gradients(), cyclic.robust.as_ref().unwrap().missing, median.job.gradients()), (5, 2, 1));
     let draco = of("rule = \"draco\"\n").job;
     assert_eq!((draco.parameters.compression(), draco.parameters.redundancy(), draco.robust), (1, 5, None));
 }

@@ -4,12 +4,12 @@ use super::*;
 use crate::code::Rows;
 use crate::rules::{self, Round};
 
-const D: usize = 1001;
-const WORKERS: usize = 11;
-const LIARS: usize = 2;
+pub(super) const D: usize = 1001;
+pub(super) const WORKERS: usize = 11;
+pub(super) const LIARS: usize = 2;
 
 /// A job of 11 workers, of which 2 may lie and `missing` may be missing.
-fn robust(rule: Rule, missing: usize, weights: Vec<f64>) -> Job {
+pub(super) fn robust(rule: Rule, missing: usize, weights: Vec<f64>) -> Job {
     let mut job = job(Parameters::new(WORKERS, 0, 0, 1).unwrap(), D, 77);
     job.plan.rule = rule;
     job.linger = job.deadline();
@@ -25,18 +25,23 @@ fn robust(rule: Rule, missing: usize, weights: Vec<f64>) -> Job {
 }
 
 fn robust_rules() -> impl Iterator<Item = Rule> {
-    Rule::all().filter(|rule| rule.robust().is_some())
+    Rule::all().filter(|rule| rule.robust().is_some() && *rule != Rule::CYCLIC)
 }
 
-fn alike() -> Vec<f64> {
+pub(super) fn alike() -> Vec<f64> {
     vec![1.0; WORKERS]
 }
 
 /// What came of a round at each worker: the update and the report, or why there is none.
-type Ended = Result<(Vec<f32>, Report), String>;
+pub(super) type Ended = Result<(Vec<f32>, Report), String>;
 
 /// One round of these gradients; the workers in `silent` send nothing, and `tamper` may change what others send.
-fn run(cluster: &mut Cluster, gradients: &[Vec<f32>], silent: &[usize], tamper: fn(usize, &mut [f32])) -> Vec<Ended> {
+pub(super) fn run(
+    cluster: &mut Cluster,
+    gradients: &[Vec<f32>],
+    silent: &[usize],
+    tamper: fn(usize, &mut [f32]),
+) -> Vec<Ended> {
     for (worker, session) in cluster.sessions.iter_mut().enumerate() {
         if silent.contains(&worker) { session.skip() } else { session.begin().map(drop).unwrap() }
     }

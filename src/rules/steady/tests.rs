@@ -54,7 +54,7 @@ fn wanted(rule: Rule, f: usize, rows: &[Vec<f32>], weights: &[f64], present: &[u
         }
         Rule::Bulyan => reference::bulyan(&there, f),
         Rule::GeometricMedian => reference::geometric_median(&there, &chosen),
-        Rule::Signum => unreachable!("it has neither weights nor rows of numbers"),
+        Rule::Signum | Rule::Cyclic => unreachable!("they have neither weights nor rows of numbers"),
     };
     let total: f64 = weights.iter().sum();
     out.into_iter().map(|x| x * total * f64::from(scale)).collect()

@@ -62,6 +62,7 @@ impl Shape {
             layout: self.layout,
             precision: self.precision,
             update_precision: self.update_precision,
+            gradients: 1,
             window: self.window,
             credits: self.credits as u32,
             deadline_ms: 1000,
