@@ -74,11 +74,12 @@ fn parts_of_every_step_add_up_and_the_code_keeps_to_the_honest_curve_under_liars
     let place = Place::new(
         "[[runs]]\nrules = [\"mean\"]\nadversaries = 1\nattacks = [\"none\", \"reverse\"]\n\
          [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [1, 4]\nattacks = [\"reverse\", \"ipm\"]\n\
-         [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [4]\nattacks = [\"reverse\"]\nwho = \"switching\"\n",
+         [[runs]]\nrules = [\"solon\"]\nadversaries = 1\ncompression = [4]\nattacks = [\"reverse\"]\nwho = \"switching\"\n\
+         [[runs]]\nrules = [\"cyclic\"]\nadversaries = 1\nattacks = [\"reverse\", \"ipm\", \"gaussian\"]\n",
     );
     place.run(&[]);
     let runs = place.records();
-    assert_eq!(runs.len(), 7);
+    assert_eq!(runs.len(), 10);
     for Run { manifest, steps, outcome } in &runs {
         let (variant, settings) = (&manifest.variant, &manifest.settings);
         assert_eq!((steps.len(), &outcome.stopped), (12, &None), "{variant}");
@@ -98,7 +99,7 @@ fn parts_of_every_step_add_up_and_the_code_keeps_to_the_honest_curve_under_liars
         }
         let last = steps.last().unwrap();
         assert_eq!(outcome.accuracy, last.accuracy);
-        let coded = settings.rule == "solon";
+        let coded = settings.is_exact();
         match (outcome.difference, settings.attack.is_some() && !coded) {
             (difference, true) => assert!(difference.is_none_or(|it| it > 0.1), "{variant}: {difference:?}"),
             (difference, false) => assert!(difference.is_some_and(|it| it <= 1e-5), "{variant}: {difference:?}"),
@@ -111,11 +112,13 @@ fn parts_of_every_step_add_up_and_the_code_keeps_to_the_honest_curve_under_liars
         }
     }
     // A coded shard is a quarter of the gradient.
-    let up = |compression| {
-        let found = runs.iter().find(|run| run.manifest.settings.compression == compression).unwrap();
-        found.steps[3].bytes_up as f64
+    let up = |rule, compression| {
+        let is = |run: &&Run| run.manifest.settings.compression == compression && run.manifest.settings.rule == rule;
+        runs.iter().find(is).unwrap().steps[3].bytes_up as f64
     };
-    assert!((3.5..4.5).contains(&(up(1) / up(4))), "{} {}", up(1), up(4));
+    assert!((3.5..4.5).contains(&(up("solon", 1) / up("solon", 4))));
+    // A complex number of f64 is four times as long as a number.
+    assert!((3.5..4.5).contains(&(up("cyclic", 1) / up("solon", 1))));
 }
 
 #[test]

@@ -34,8 +34,22 @@ pub const SMALL: &str = "small-";
 const CODED: [&str; 2] = ["solon", "draco"];
 
 /// All rules, as files name them.
-pub const RULES: [&str; 10] =
-    ["solon", "draco", "mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan", "geometric-median", "signum"];
+pub const RULES: [&str; 11] = [
+    "solon",
+    "draco",
+    CYCLIC,
+    "mean",
+    "median",
+    "trimmed-mean",
+    "krum",
+    "multi-krum",
+    "bulyan",
+    "geometric-median",
+    "signum",
+];
+
+/// Draco's cyclic code: no groups, and every worker computes the batches of others too.
+pub const CYCLIC: &str = "cyclic";
 
 /// The most workers that a lab starts.
 const WORKERS_MAX: usize = 64;
@@ -240,14 +254,14 @@ impl File {
     }
 
     /// Refuses figures of times: workers of a group copy its gradient, so that a rule with a code would seem to be had for nothing.
-    fn shows_no_times(&self, rule: &str, redundancy: usize) -> Result<(), String> {
+    fn shows_no_times(&self, rule: &str, computed: usize) -> Result<(), String> {
         let of_time: Vec<&str> =
             self.figures.iter().filter(|figure| figure.is_of_time()).map(|figure| figure.name()).collect();
         match of_time.is_empty() {
             true => Ok(()),
             false => Err(format!(
-                "{rule}: figures {} without gradient-times: workers of a group copy its gradient instead of computing it, so that times \
-                 hide the {redundancy}-fold computing: expected gradient-times = [\"2 ms\"] or the like, or no figures of times",
+                "{rule}: figures {} without gradient-times: what several workers compute is computed by one and copied by the others, so that times \
+                 hide the {computed}-fold computing: expected gradient-times = [\"2 ms\"] or the like, or no figures of times",
                 of_time.join(", ")
             )),
         }
@@ -287,15 +301,18 @@ impl File {
                 ));
             }
             (workers / r, r)
-        } else if let Err(error) = rule.parse::<Rule>().map_or(Ok(()), |rule| rule.check(workers, s)) {
+        } else if let Err(error) = if rule == CYCLIC { Ok(Rule::Cyclic) } else { rule.parse() }
+            .map_or(Ok(()), |rule: Rule| rule.check(workers, s))
+        {
             return Err(error.to_string());
         } else if e > 0 {
             return Err(format!("{rule}: stragglers are for rules with a code ({})", CODED.join(", ")));
         } else {
             (workers, 1)
         };
-        if redundancy > 1 && gradient_time.is_none() {
-            self.shows_no_times(rule, redundancy)?;
+        let computed = if rule == CYCLIC { 2 * s + 1 } else { redundancy };
+        if computed > 1 && gradient_time.is_none() {
+            self.shows_no_times(rule, computed)?;
         }
         let most = if redundancy > 1 { redundancy } else { workers } - 1;
         if attack.is_some() && !(1..=most).contains(&liars) {

@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::experiment::CYCLIC;
 use crate::attacks;
 use crate::demo::Activation;
 
@@ -181,6 +182,16 @@ pub enum Who {
 }
 
 impl Settings {
+    /// Workers that compute each gradient, and gradients that each worker computes: r, or of the cyclic code 2 s + 1.
+    pub fn computed(&self) -> usize {
+        if self.rule == CYCLIC { 2 * self.adversaries + 1 } else { self.redundancy }
+    }
+
+    /// Does a code correct lies, rather than a rule guess? Then every gradient that somebody computes is an honest one, whoever lies.
+    pub fn is_exact(&self) -> bool {
+        self.computed() > 1
+    }
+
     /// Who lies in which step; `None` if nobody does. All liars of a job draw from its seed.
     pub fn liars(&self, seed: u64) -> Option<attacks::Liars> {
         self.attack.as_ref()?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use super::experiment::CYCLIC;
 use super::record::{MomentumAt, Settings};
 use super::shared::{SharedError, SharedGradients};
 use super::store::Store;
@@ -14,6 +15,7 @@ use crate::attacks::{Attack, Knowledge, Liar, Liars, Lie, Means, UnknownLie};
 use crate::client::{ClientError, JoinError, JoinOptions, Tamper, Worker};
 use crate::demo::Model;
 use crate::demo::worker::{end_with_parent, say};
+use crate::rules::cyclic;
 use crate::sampler::{Sampler, SamplerError};
 use crate::transport::Transport;
 use crate::wire::Report;
@@ -147,6 +149,7 @@ struct Trainer<'a> {
     liar: Option<(Liar, Liars)>,
     /// Of this worker's gradients, where momentum is kept with the workers.
     velocity: Option<Vec<f32>>,
+    /// The gradient that is sent, or for the cyclic code those that are combined, this worker's own first.
     buffer: Vec<f32>,
     overran: Vec<u64>,
 }
@@ -191,7 +194,7 @@ fn train(order: &Order) -> Result<(), WorkerError> {
         shared: SharedGradients::open(&order.shared, settings.groups, shape.dimension())?,
         liar,
         velocity: at_worker.then(|| vec![0.0; shape.dimension()]),
-        buffer: vec![0.0; shape.dimension()],
+        buffer: vec![0.0; shape.dimension() * plan.gradients as usize],
         overran: Vec::new(),
     };
     say(&Message::Joined)?;
@@ -238,7 +241,8 @@ impl Trainer<'_> {
         let turn = self.make_up(step)?;
         let compute_busy = began.elapsed();
         if let Some(per_sample) = settings.gradient_time {
-            let samples = self.sampler.part(step, self.worker.place().group, settings.groups).len();
+            let samples: usize =
+                self.batches().iter().map(|batch| self.sampler.part(step, *batch, settings.groups).len()).sum();
             let emulated = Duration::from_secs_f64(per_sample * samples as f64);
             match emulated.checked_sub(compute_busy) {
                 Some(left) => std::thread::sleep(left),
@@ -254,7 +258,7 @@ impl Trainer<'_> {
             Err(error) => return Err(error.into()),
         };
         if undecodable.is_none() {
-            self.model.apply(&self.buffer, settings.rate);
+            self.model.apply(&self.buffer[..self.worker.plan().layout.dimension()], settings.rate);
         }
         let apply = applying.elapsed();
         let now = self.worker.traffic();
@@ -272,24 +276,38 @@ impl Trainer<'_> {
         })
     }
 
+    /// Whose gradients this worker computes: that of its group, or for the cyclic code those of as many workers.
+    fn batches(&self) -> Vec<usize> {
+        let (settings, own) = (&self.order.settings, self.worker.place().group);
+        match settings.rule.as_str() {
+            CYCLIC => cyclic::batches(settings.workers, settings.adversaries, own).collect(),
+            _ => vec![own],
+        }
+    }
+
     /// Fills the buffer with what an honest worker sends: computed by the first of each group, copied by the others.
     fn compute(&mut self, step: u64) -> Result<(), WorkerError> {
         let settings = &self.order.settings;
-        let place = self.worker.place();
+        let (place, batches) = (self.worker.place(), self.batches());
+        let (own, others) = self.buffer.split_at_mut(self.worker.plan().layout.dimension());
         if place.row > 0 {
-            return Ok(self.shared.copy(place.group, step, PATIENCE, &mut self.buffer)?);
+            return Ok(self.shared.copy(place.group, step, PATIENCE, own)?);
         }
         let samples = self.sampler.part(step, place.group, settings.groups);
         let data = self.store.take(samples)?;
         let all: Vec<u32> = (0..data.len() as u32).collect();
-        self.model.gradient_sum(&data, &all, &mut self.buffer);
+        self.model.gradient_sum(&data, &all, own);
         if let Some(velocity) = &mut self.velocity {
-            for (velocity, value) in velocity.iter_mut().zip(&mut self.buffer) {
+            for (velocity, value) in velocity.iter_mut().zip(&mut *own) {
                 *velocity = settings.momentum * *velocity + *value;
                 *value = *velocity;
             }
         }
-        Ok(self.shared.publish(place.group, step, &self.buffer)?)
+        self.shared.publish(place.group, step, own)?;
+        for (batch, gradient) in batches.iter().skip(1).zip(others.chunks_exact_mut(own.len())) {
+            self.shared.copy(*batch, step, PATIENCE, gradient)?;
+        }
+        Ok(())
     }
 
     /// Turns what is in the buffer into a lie, if it is this worker's turn to lie.
@@ -307,8 +325,11 @@ impl Trainer<'_> {
             unreachable!("a liar was found above")
         };
         worker.set_row(liar.row(row));
-        let known: Vec<&[f32]> = known.chunks_exact(buffer.len()).collect();
-        liar.gradient(if known.is_empty() { Knowledge::Own } else { Knowledge::All(&known) }, buffer);
+        let dimension = worker.plan().layout.dimension();
+        let known: Vec<&[f32]> = known.chunks_exact(dimension).collect();
+        for gradient in buffer.chunks_exact_mut(dimension) {
+            liar.gradient(if known.is_empty() { Knowledge::Own } else { Knowledge::All(&known) }, gradient);
+        }
         Ok(Turn::Lies)
     }
 
@@ -333,12 +354,11 @@ impl Trainer<'_> {
         }
         let settings = &self.order.settings;
         let lying = among.of(step);
-        // Under a code the gradient of a group is an honest one, whoever of it lies.
-        let honest = (0..settings.groups).filter(|part| settings.redundancy > 1 || !lying.contains(part));
+        let honest = (0..settings.groups).filter(|part| settings.is_exact() || !lying.contains(part));
         let mut known = Vec::new();
         for part in honest {
             let at = known.len();
-            known.resize(at + self.buffer.len(), 0.0);
+            known.resize(at + self.worker.plan().layout.dimension(), 0.0);
             self.shared.copy(part, step, PATIENCE, &mut known[at..])?;
         }
         Ok(known)

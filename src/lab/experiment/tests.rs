@@ -41,7 +41,7 @@ fn lists_are_multiplied_out_and_honest_means_come_first() {
 fn unknown_keys_and_values_are_refused_with_the_line_and_what_is_expected() {
     for (rest, line, expected) in [
         ("[[runs]]\nrules = [\"mean\"]\nlier = 1\n", "line 14", "liars"),
-        ("[[runs]]\nrules = [\"meen\"]\n", "line 12", "expected one of solon, draco, mean"),
+        ("[[runs]]\nrules = [\"meen\"]\n", "line 12", "expected one of solon, draco, cyclic, mean"),
         ("[[runs]]\nrules = [\"mean\"]\nattacks = [\"revers\"]\n", "line 12", "reverse, constant"),
         ("[[runs]]\nrules = [\"mean\"]\nlinks = [\"1 G\"]\n", "line 14", "such as 100Gb/s"),
         ("[[runs]]\nrules = [\"mean\"]\nwho = \"all\"\n", "line 14", "switching"),
@@ -63,6 +63,7 @@ fn combinations_that_cannot_be_are_refused_with_what_would() {
         ("rules = [\"mean\"]\nworkers = 65\n", "expected 1 to 64"),
         ("rules = [\"mean\", \"mean\"]\n", "is run twice"),
         ("rules = [\"bulyan\"]\nadversaries = 1\n", "P >= 4 f + 3"),
+        ("rules = [\"cyclic\"]\nadversaries = 3\n", "needs at least 7 workers (P >= 2 f + 1)"),
         ("rules = [\"mean\"]\nwho = \"whole-group\"\n", "where there are groups"),
         ("rules = []\n", "expected some of"),
     ] {
@@ -88,6 +89,8 @@ fn times_that_hide_what_a_code_computes_are_refused_as_figures() {
         assert!(text.contains("3-fold") && text.contains("expected gradient-times"), "{text}");
         parse(&figures, &format!("{solon}gradient-times = [\"2 ms\"]\n")).unwrap();
         parse(&figures, "rules = [\"mean\"]\n").unwrap();
+        let text = parse(&figures, "rules = [\"cyclic\"]\nadversaries = 2\n").unwrap_err();
+        assert!(text.contains("5-fold"), "{text}");
     }
     parse("[\"accuracy-table\", \"accuracy-by-steps\"]", solon).unwrap();
 }

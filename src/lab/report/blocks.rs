@@ -241,6 +241,9 @@ fn overran(experiment: &Experiment) -> String {
 fn workers(variant: &Variant) -> String {
     let settings = variant.settings();
     match settings.redundancy {
+        1 if settings.is_exact() => {
+            format!("{} with {} batches each for {}", settings.workers, settings.computed(), settings.rule)
+        }
         1 => format!("{} uncoded", settings.workers),
         r => format!(
             "{} in {} groups of {r} for {} (s = {}, r_c = {})",
@@ -276,7 +279,7 @@ fn liars(variant: &Variant) -> String {
     if settings.who == Who::WholeGroup {
         return "all of one group".into();
     }
-    let per = if settings.redundancy > 1 { "per group for coded rules" } else { "in all for uncoded rules" };
+    let per = if settings.redundancy > 1 { "per group for coded rules" } else { "in all without groups" };
     let who = match settings.who {
         Who::Fixed => "",
         _ => ", others in each step",

@@ -27,6 +27,7 @@ pub(super) fn look(rule: &str) -> (&'static str, &'static str) {
         "solon" => ("solon", r#"stroke-width="2.75""#),
         // Wider than Solon, under which it lies where both are exact.
         "draco" => ("draco", r#"stroke-width="5" stroke-dasharray="9 7""#),
+        "cyclic" => ("cyclic", r#"stroke-width="3.5" stroke-dasharray="2 6""#),
         "signum" => ("signum", r#"stroke-width="2" stroke-dasharray="2 4""#),
         "median" => ("median", r#"stroke-width="1.75""#),
         "trimmed-mean" => ("trimmed-mean", r#"stroke-width="1.75" stroke-dasharray="5 3""#),
@@ -79,7 +80,7 @@ fn looks(drawn: &Drawn<'_>) -> Vec<(String, &'static str, &'static str)> {
     }
     let order = |label: &str, colour: &str| match colour {
         _ if is_honest(label) => 0,
-        "draco" => 2,
+        "draco" | "cyclic" => 2,
         "solon" => 3,
         _ => 1,
     };

@@ -104,7 +104,7 @@ fn tolerated<'a>(experiment: &'a Experiment, label: &str) -> Vec<&'a Variant> {
     let fits = |variant: &&Variant| {
         let settings = variant.settings();
         let few = settings.liars <= settings.adversaries && settings.who != Who::WholeGroup;
-        variant.label == label && settings.redundancy > 1 && (few || settings.attack.is_none())
+        variant.label == label && settings.is_exact() && (few || settings.attack.is_none())
     };
     experiment.present().filter(fits).collect()
 }
