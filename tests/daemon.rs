@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::{Solond, distance, gradient};
+use solon::attacks::{Attack, Liar, Means};
 use solon::client::{ClientError, Fault, JoinError, JoinOptions, Lost, Worker};
 use solon::wire::{
     CHALLENGE_BYTES, HEADER_BYTES, HandshakeError, Header, HeaderError, Kind, Refusal, UndecodableReason, VERSION,
@@ -223,6 +224,37 @@ fn a_straggler_takes_the_updates_it_slept_through_and_catches_up() {
             assert!(distance(&buffer, 1, round) < 1e-5, "worker {index} round {round}");
         }
     });
+}
+
+#[test]
+fn a_delayed_liar_is_not_waited_for_and_not_named() {
+    let solond = Solond::start(&["--job-dimension", "5003", "--job-groups", "1"]);
+    // A thousandth of a round's deadline is long enough for the others to be done.
+    let means =
+        Means { seed: 1, worker: 5, workers: 6, liars: 1, redundancy: 6, tolerance: 1e-6, strength: Some(0.001) };
+    let without = solond.all(6, |index, mut worker| {
+        let plan = *worker.plan();
+        let liar = Liar::new(Attack::Delayed, &plan.layout, means);
+        let mut buffer = vec![0.0; D];
+        let mut without = 0;
+        for round in 0..20 {
+            if index == 5 && !worker.is_behind() {
+                std::thread::sleep(liar.wait(Duration::from_millis(u64::from(plan.deadline_ms))));
+            }
+            let report = if worker.is_behind() {
+                worker.follow(&mut buffer)
+            } else {
+                buffer = gradient(0, round, D);
+                worker.exchange(&mut buffer)
+            };
+            let report = report.unwrap();
+            assert!(report.liars.is_empty() && report.late_liars.is_empty(), "late is no lie");
+            assert!(distance(&buffer, 1, round) < 1e-5, "worker {index} round {round}");
+            without += usize::from(report.absent.contains(5) || report.late.contains(5));
+        }
+        without
+    });
+    assert!(without.iter().all(|rounds| *rounds > 0), "some rounds were over before it sent: {without:?}");
 }
 
 #[test]
