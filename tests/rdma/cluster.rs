@@ -25,14 +25,23 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Beside [`JOB`]: RDMA by rxe1, where `transport` allows it; two cores are too few to pin threads to.
 pub fn flags<'a>(transport: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    flags_of(&JOB, transport, more)
+}
+
+fn flags_of<'a>(job: &[&'a str], transport: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let ours =
         ["--listen-open", "true", "--rdma-devices", "rxe1", "--listen-transport", transport, "--cores-pin", "false"];
-    [&JOB[..], &ours, more].concat()
+    [job, &ours, more].concat()
 }
 
 /// Starts a daemon that is reached, and serves RDMA, at 10.0.0.2.
 pub fn solond(transport: &str, more: &[&str]) -> Solond {
-    let mut solond = Solond::spawn(Command::new(program("solond")), "10.0.0.2:0", &flags(transport, more));
+    solond_of(&JOB, transport, more)
+}
+
+/// [`solond`] with another job.
+pub fn solond_of(job: &[&str], transport: &str, more: &[&str]) -> Solond {
+    let mut solond = Solond::spawn(Command::new(program("solond")), "10.0.0.2:0", &flags_of(job, transport, more));
     solond.wait_until_ready();
     solond
 }

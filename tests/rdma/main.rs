@@ -25,6 +25,7 @@ mod guest {
     mod hostile;
     mod limits;
     mod relay;
+    mod rules;
     mod sessions;
     mod smoke;
     mod tools;
