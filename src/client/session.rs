@@ -240,7 +240,9 @@ impl Session {
         let until = self.sent + SHARDS_PER_TURN;
         while submission.next < layout.chunks() {
             let index = submission.next;
-            if layout.chunk(index).range().end > ready {
+            // The last of the gradients that are combined is the last to be there.
+            let before = (plan.gradients as usize - 1) * layout.dimension();
+            if before + layout.chunk(index).range().end > ready {
                 return true;
             }
             if !self.landed.has_begun(submission.round, index) {

@@ -160,7 +160,8 @@ pub fn relay_of(config: &Config) -> Result<pipeline::Relay, String> {
     let parameters = &config.job.parameters;
     let (workers, compression) = (parameters.workers(), parameters.compression());
     // Of eight numbers: there are no fewer bits than that.
-    let (up, down) = (config.job.precision.shard_bytes(8), config.push.precision.shard_bytes(8));
+    let up = config.job.rule.on_the_wire().shard_bytes(config.job.precision, 8);
+    let down = config.push.precision.shard_bytes(8);
     let chunk = config.push.precision.shard_bytes(config.layout().chunk(0).len);
     let why = match config.push.way {
         PushWay::Direct => "push.way is direct".into(),

@@ -606,7 +606,7 @@ pub const SETTINGS: &[Setting] = &[
         unit: "shards per worker",
         applied: Applied::AtStart,
         help: "Shards that a worker may have in flight",
-        doc: "Costs workers x credits x chunks.width x 4 bytes (2 with shards of 16 bits). Enough to cover the network's \
+        doc: "Costs workers x credits x chunks.width x 4 bytes (2 with shards of 16 bits, 16 with \"cyclic\"). Enough to cover the network's \
               round trip: bandwidth x delay / shard size. krum, multi-krum, bulyan and geometric-median look at a whole round before they \
               combine the first chunk: for them as many as there are chunks are added.",
     },

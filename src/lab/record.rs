@@ -121,7 +121,7 @@ pub struct Settings {
     pub workers: usize,
     /// Groups of workers that compute the same; P for uncoded rules.
     pub groups: usize,
-    /// Workers per group, r; 1 for uncoded rules. Each worker computes `redundancy * batch / workers` samples per step,
+    /// Workers per group, r; 1 for uncoded rules. Each worker computes [`computed`](Settings::computed)` * batch / workers` samples per step,
     /// or one more or less where that is not whole.
     pub redundancy: usize,
     /// Liars that the rule is set up for: per group (s) for coded rules, in all (f) for uncoded ones.

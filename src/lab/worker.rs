@@ -327,8 +327,14 @@ impl Trainer<'_> {
         worker.set_row(liar.row(row));
         let dimension = worker.plan().layout.dimension();
         let known: Vec<&[f32]> = known.chunks_exact(dimension).collect();
-        for gradient in buffer.chunks_exact_mut(dimension) {
-            liar.gradient(if known.is_empty() { Knowledge::Own } else { Knowledge::All(&known) }, gradient);
+        let (own, others) = buffer.split_at_mut(dimension);
+        if known.is_empty() {
+            liar.gradient(Knowledge::Own, own);
+            others.chunks_exact_mut(dimension).for_each(|gradient| liar.gradient(Knowledge::Own, gradient));
+        } else {
+            // Who knows everything says the same whatever it has computed.
+            liar.gradient(Knowledge::All(&known), own);
+            others.chunks_exact_mut(dimension).for_each(|gradient| gradient.copy_from_slice(own));
         }
         Ok(Turn::Lies)
     }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A stage's `step` does what can be done now and returns; it never blocks, sleeps or spawns, and after
-//! [`Pipeline::new`] nothing on this path allocates. Between stages are bounded lock-free rings. Only credits and counters flow
+//! [`Pipeline::new`] nothing on this path allocates (but for the decoder of the [cyclic code](crate::rules::cyclic)). Between stages are bounded lock-free rings. Only credits and counters flow
 //! back, over the [`Board`]. A round is a stream of independent chunks, so receiving, decoding and pushing of one round
 //! overlap, and memory is bounded by the shards in flight.
 //!

@@ -14,7 +14,9 @@
 //! sum that is off by 1e-3 though nobody lies (`cargo test --lib rounded_to_f32 -- --nocapture`).
 //!
 //! Beyond the paper: fewer than `s` may lie, by very different amounts; rows may be absent; and a set of liars counts only if it explains
-//! the whole syndrome, so that more than `s` are noticed. Decoding allocates, as the other rules do not.
+//! the whole syndrome, so that more than `s` are noticed. Decoding allocates a little per chunk, as nothing else in the pipeline does.
+
+use std::collections::BTreeMap;
 
 use num_complex::Complex64;
 use rand_chacha::ChaCha8Rng;
@@ -24,9 +26,22 @@ use super::kernels::compiled_for_all;
 
 /// Numbers that are combined at a time: in the cache of the first level.
 const COLUMNS: usize = 1024;
+/// Sets of wrong rows that are remembered: liars are mostly the same from chunk to chunk.
+const COMBINATIONS: usize = 64;
 const ZERO: Complex64 = Complex64::new(0.0, 0.0);
-/// Rounding in a syndrome, relative to the largest row: a thousand times what was seen.
-const NOISE: f64 = 1e-12;
+/// Sums of a projection.
+const SUMS: usize = 8;
+type Projection = [Complex64; SUMS];
+const NOTHING: Projection = [ZERO; SUMS];
+/// Rounding in a syndrome, relative to the largest row: fifty times what was seen.
+const NOISE: f64 = 5e-14;
+/// Rows that explain a syndrome but for this part are wrong, though they are not all that are.
+const MOST: f64 = 1e-5;
+/// No honest row is as large: gradients are f32, and weights below [`WEIGHT_MAX`] where a job is served.
+const ROW_MAX: f64 = 1e100;
+const ROW_MIN: f64 = 1e-100;
+/// The largest weight with which decoding is exact: beyond it colluding neighbours could hide more than 1e-5 of a sum in the noise.
+pub const WEIGHT_MAX: f64 = 2e5;
 
 /// `e^(-2 pi i power / n)`.
 fn root(n: usize, power: usize) -> Complex64 {
@@ -58,6 +73,15 @@ pub fn weights(n: usize, s: usize, worker: usize) -> Vec<Complex64> {
         fourier(n, worker, 0) + q.iter().zip(1..).map(|(q, k)| fourier(n, worker, k) * q).sum::<Complex64>()
     };
     batches(n, s, worker).map(weight).collect()
+}
+
+/// The largest of all weights, in absolute value.
+///
+/// # Panics
+/// As [`weights`].
+pub fn largest_weight(n: usize, s: usize) -> f64 {
+    // Those of other workers are the same but for their phases.
+    weights(n, s, 0).iter().map(|weight| weight.norm()).fold(0.0, f64::max)
 }
 
 /// What a worker sends: its gradients times its [`weights`].
@@ -129,12 +153,13 @@ pub struct TooMany(pub usize);
 pub struct Decoder {
     n: usize,
     s: usize,
+    largest_weight: f64,
     /// The one secret vector, as long as the longest chunk.
     secret: Vec<f64>,
     /// The rows that were wrong in the last chunk, in rising order.
     wrong: Vec<usize>,
-    /// The rows that were combined then, and their weights.
-    used: Vec<(usize, Complex64)>,
+    /// For sets of wrong rows that there were: the rows that are combined, and their weights.
+    combinations: BTreeMap<Vec<usize>, Vec<(usize, Complex64)>>,
 }
 
 impl Decoder {
@@ -147,9 +172,7 @@ impl Decoder {
         let mut random = ChaCha8Rng::from_seed(secret);
         let unit = |bits: u64| (bits >> 11) as f64 * 2f64.powi(-53);
         let secret = (0..width).map(|_| 1.0 + unit(random.next_u64())).collect();
-        let mut decoder = Decoder { n, s, secret, wrong: Vec::new(), used: Vec::new() };
-        decoder.prepare();
-        decoder
+        Decoder { n, s, largest_weight: largest_weight(n, s), secret, wrong: Vec::new(), combinations: BTreeMap::new() }
     }
 
     /// The sum of all batches' gradients, times `scale`, from one row per worker, that of an absent one empty; and the rows that are wrong:
@@ -163,92 +186,115 @@ impl Decoder {
     pub fn decode(&mut self, rows: &[&[Complex64]], scale: f32, out: &mut [f32]) -> Result<&[usize], TooMany> {
         assert_eq!(rows.len(), self.n, "a row per worker");
         let secret = &self.secret[..out.len()];
-        let project = |row: &&[Complex64]| if row.is_empty() { ZERO } else { project(&row[..secret.len()], secret) };
-        let mut projected: Vec<Complex64> = rows.iter().map(project).collect();
+        let project = |row: &&[Complex64]| if row.is_empty() { NOTHING } else { project(&row[..secret.len()], secret) };
+        let mut projected: Vec<Projection> = rows.iter().map(project).collect();
         let mut wrong: Vec<usize> = (0..self.n).filter(|row| rows[*row].is_empty()).collect();
-        for (row, sum) in projected.iter_mut().enumerate() {
-            if !sum.is_finite() {
-                *sum = ZERO;
+        for (row, sums) in projected.iter_mut().enumerate() {
+            let all = |bound: f64| sums.iter().all(|sum| sum.re.abs() < bound && sum.im.abs() < bound);
+            let honest = all(ROW_MAX);
+            if !honest {
                 wrong.push(row);
             }
-        }
-        // A large lie hides small ones in its rounding: what is found is taken out, and the rest looked at again.
-        loop {
-            let found = self.locate(&projected).ok_or(TooMany(self.s))?;
-            let known = wrong.len();
-            for row in found {
-                if !wrong.contains(&row) {
-                    projected[row] = ZERO;
-                    wrong.push(row);
-                }
-            }
-            if wrong.len() > self.s {
-                return Err(TooMany(self.s));
-            }
-            if wrong.len() == known {
-                break;
+            // What is too small for squares is 0 in an update of f32.
+            if !honest || all(ROW_MIN) {
+                *sums = NOTHING;
             }
         }
         wrong.sort_unstable();
-        if wrong != self.wrong {
-            self.wrong = wrong;
-            self.prepare();
+        // A large lie hides small ones in its rounding: what is found is taken out, and the rest looked at again.
+        while let Some(found) = self.locate(&projected, &wrong)? {
+            found.iter().for_each(|row| projected[*row] = NOTHING);
+            wrong.extend(found);
+            wrong.sort_unstable();
         }
-        combine(rows, &self.used, f64::from(scale), out);
+        combine(rows, self.combination(&wrong), f64::from(scale), out);
+        self.wrong = wrong;
         Ok(&self.wrong)
     }
 
-    /// The fewest rows that explain what parity sees of the projections; none if no `s` do.
-    fn locate(&self, projected: &[Complex64]) -> Option<Vec<usize>> {
-        let Decoder { n, s, .. } = *self;
-        let noise = NOISE * projected.iter().map(|y| y.norm()).fold(0.0, f64::max);
-        let syndrome = |k: usize| (0..n).map(|j| fourier(n, j, n - 2 * s + k).conj() * projected[j]).sum::<Complex64>();
+    /// Rows that are wrong beside those that are known to be, and are zero in the projections; none if nothing is left to explain. There may be
+    /// more of them.
+    fn locate(&mut self, projected: &[Projection], wrong: &[usize]) -> Result<Option<Vec<usize>>, TooMany> {
+        let Decoder { n, s, largest_weight, .. } = *self;
+        let room = s.checked_sub(wrong.len()).ok_or(TooMany(s))?;
+        let whole: Vec<Complex64> = projected.iter().map(|sums| sums.iter().sum()).collect();
+        let syndrome = |k: usize| (0..n).map(|j| fourier(n, j, n - 2 * s + k).conj() * whole[j]).sum::<Complex64>();
         let syndrome: Vec<Complex64> = (0..2 * s).map(syndrome).collect();
-        if syndrome.iter().all(|x| x.norm() <= noise) {
-            return Some(Vec::new());
+        // Gradients that are alike cancel in every row, but their rounding does not.
+        let mut total = NOTHING;
+        for (row, weight) in self.combination(wrong) {
+            total.iter_mut().zip(&projected[*row]).for_each(|(total, sum)| *total += sum * weight);
         }
-        (1..=s).find_map(|count| {
-            let hankel = (0..count).map(|i| syndrome[i..i + count].to_vec()).collect();
-            let locator = solve(hankel, syndrome[count..2 * count].to_vec());
+        let alike = 2.0 * largest_weight * norm(&total) / n as f64;
+        let scale = projected.iter().map(norm).fold(alike, f64::max);
+        // Each root that is taken out at most doubles it.
+        let noise = |roots: usize| NOISE * scale * 2f64.powi(roots as i32);
+        let rest = self.annihilate(&syndrome, wrong);
+        let left = largest(&rest);
+        if left <= noise(wrong.len()) {
+            return Ok(None);
+        }
+        let rest: Vec<Complex64> = rest.iter().map(|x| x / left).collect();
+        let mut best = (MOST, None);
+        for count in 1..=room {
+            let hankel = (0..count).map(|i| rest[i..i + count].to_vec()).collect();
+            let locator = solve(hankel, rest[count..2 * count].to_vec());
             // z^count - sum a_i z^i, at each row's root.
             let value = |row: &usize| {
                 let z = root(n, *row).conj();
                 let low = locator.iter().rev().fold(ZERO, |sum, a| sum * z + a);
                 (z.powu(count as u32) - low).norm()
             };
-            let mut found: Vec<usize> = (0..n).collect();
+            let mut found: Vec<usize> = (0..n).filter(|row| !wrong.contains(row)).collect();
             found.sort_by(|a, b| value(a).total_cmp(&value(b)));
             found.truncate(count);
-            // Whether the polynomial with exactly these roots annihilates the syndrome.
-            let mut monic = vec![Complex64::new(1.0, 0.0)];
-            for row in &found {
-                let z = root(n, *row).conj();
-                monic.push(ZERO);
-                // By falling powers, times (x - z).
-                for at in (1..monic.len()).rev() {
-                    let above = monic[at - 1];
-                    monic[at] -= z * above;
-                }
+            let unexplained = largest(&self.annihilate(&rest, &found));
+            if unexplained * left <= noise(wrong.len() + count) {
+                return Ok(Some(found));
             }
-            let rest = |k: usize| (0..=count).map(|i| monic[i] * syndrome[k + count - i]).sum::<Complex64>().norm();
-            let allowed = noise * 2f64.powi(count as i32);
-            (0..2 * s - count).all(|k| rest(k) <= allowed).then_some(found)
-        })
+            if unexplained < best.0 {
+                best = (unexplained, Some(found));
+            }
+        }
+        best.1.map(Some).ok_or(TooMany(s))
     }
 
-    /// Finds the combination of honest rows that gives the sum.
-    fn prepare(&mut self) {
-        let Decoder { n, s, .. } = *self;
-        let honest: Vec<usize> = (0..n).filter(|row| !self.wrong.contains(row)).collect();
-        // Spread over the honest ones: rows side by side are ill-conditioned.
-        let left = n - 2 * s;
-        let used: Vec<usize> = (0..left).map(|at| honest[at * honest.len() / left]).collect();
-        let rows = (0..left).map(|k| used.iter().map(|&row| fourier(n, row, k)).collect()).collect();
-        let mut one = vec![ZERO; left];
-        one[0] = Complex64::new(1.0, 0.0);
-        let weights = solve(rows, one);
-        self.used = used.into_iter().zip(weights).collect();
+    /// What is left of a syndrome without these rows: the polynomial with their roots annihilates their part.
+    fn annihilate(&self, syndrome: &[Complex64], rows: &[usize]) -> Vec<Complex64> {
+        let mut rest = syndrome.to_vec();
+        for row in rows {
+            let z = root(self.n, *row).conj();
+            rest = rest.windows(2).map(|pair| pair[1] - z * pair[0]).collect();
+        }
+        rest
     }
+
+    /// The combination of honest rows that gives the sum.
+    fn combination(&mut self, wrong: &[usize]) -> &[(usize, Complex64)] {
+        let Decoder { n, s, .. } = *self;
+        if self.combinations.len() > COMBINATIONS {
+            self.combinations.clear();
+        }
+        self.combinations.entry(wrong.to_vec()).or_insert_with(|| {
+            let honest: Vec<usize> = (0..n).filter(|row| !wrong.contains(row)).collect();
+            // Spread over the honest ones: rows side by side are ill-conditioned.
+            let left = n - 2 * s;
+            let used: Vec<usize> = (0..left).map(|at| honest[at * honest.len() / left]).collect();
+            let rows = (0..left).map(|k| used.iter().map(|&row| fourier(n, row, k)).collect()).collect();
+            let mut one = vec![ZERO; left];
+            one[0] = Complex64::new(1.0, 0.0);
+            let weights = solve(rows, one);
+            used.into_iter().zip(weights).collect()
+        })
+    }
+}
+
+fn norm(sums: &Projection) -> f64 {
+    sums.iter().map(|x| x.norm_sqr()).sum::<f64>().sqrt()
+}
+
+fn largest(numbers: &[Complex64]) -> f64 {
+    numbers.iter().map(|x| x.norm()).fold(0.0, f64::max)
 }
 
 /// The real part of the combination of rows: a tile of the output at a time.
@@ -288,22 +334,25 @@ fn add_real_body(sums: &mut [f64], weight: Complex64, row: &[Complex64]) {
 }
 
 compiled_for_all! {
-    /// The product of a row with a real vector as long, in several sums so that it keeps vector units busy.
-    fn project / project_avx512 / project_avx2 = project_body(row: &[Complex64], secret: &[f64]) -> Complex64
+    /// The products of parts of a row with a real vector as long. So many sums keep vector units busy; and where the whole cancels by
+    /// chance, they do not.
+    fn project / project_avx512 / project_avx2 = project_body(row: &[Complex64], secret: &[f64]) -> Projection
 }
 
 #[inline(always)]
-fn project_body(row: &[Complex64], secret: &[f64]) -> Complex64 {
-    const SUMS: usize = 8;
-    let mut sums = [ZERO; SUMS];
-    for (row, secret) in row.as_chunks::<SUMS>().0.iter().zip(secret.as_chunks::<SUMS>().0) {
-        for at in 0..SUMS {
-            sums[at].re += row[at].re * secret[at];
-            sums[at].im += row[at].im * secret[at];
+fn project_body(row: &[Complex64], secret: &[f64]) -> Projection {
+    let mut sums = NOTHING;
+    let mut add = |row: &[Complex64], secret: &[f64]| {
+        for ((sum, x), secret) in sums.iter_mut().zip(row).zip(secret) {
+            sum.re += x.re * secret;
+            sum.im += x.im * secret;
         }
-    }
-    let from = row.len() / SUMS * SUMS;
-    sums.iter().sum::<Complex64>() + row[from..].iter().zip(&secret[from..]).map(|(x, f)| x * f).sum::<Complex64>()
+    };
+    let (parts, rest) = row.as_chunks::<SUMS>();
+    let (secrets, last) = secret.as_chunks::<SUMS>();
+    parts.iter().zip(secrets).for_each(|(row, secret)| add(row, secret));
+    add(rest, last);
+    sums
 }
 
 #[cfg(test)]

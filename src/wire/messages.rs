@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use super::fingerprint::Fields;
 use super::{CHUNKS_MAX, CREDITS_MAX, WORKERS_MAX};
-use crate::code::{Family, Form, Layout, ParameterError, Parameters, Precision};
+use crate::code::{Family, Form, Layout, ParameterError, Parameters, Precision, ROWS_MAX};
 use crate::rules;
 
 /// Little-endian numbers written one after the other into a fixed buffer.
@@ -93,6 +93,15 @@ impl Rule {
         match self {
             Rule::Solon | Rule::MEAN => None,
             Rule::Uncoded(rule) => Some(rule),
+        }
+    }
+
+    /// Bytes of a shard of `width` numbers, without its header.
+    pub fn shard_bytes(self, precision: Precision, width: usize) -> usize {
+        match self {
+            // Complex numbers in f64.
+            Rule::CYCLIC => 16 * width,
+            _ => precision.shard_bytes(width),
         }
     }
 
@@ -258,7 +267,10 @@ impl Plan {
         let gradients = read.u32().saturating_add(1);
         let right = match rule {
             Rule::CYCLIC => {
-                gradients % 2 == 1 && gradients as usize <= parameters.workers() && precision == Precision::F32
+                // Every worker has its weights to find.
+                let alone = parameters.redundancy() == 1 && parameters.workers() <= ROWS_MAX;
+                let odd = gradients % 2 == 1 && gradients as usize <= parameters.workers();
+                alone && odd && precision == Precision::F32
             }
             _ => gradients == 1,
         };
@@ -285,11 +297,7 @@ impl Plan {
 
     /// Bytes of a shard of `width` numbers, without its header.
     pub fn shard_bytes(&self, width: usize) -> usize {
-        match self.rule {
-            // A complex number in f64.
-            Rule::CYCLIC => 16 * width,
-            _ => self.precision.shard_bytes(width),
-        }
+        self.rule.shard_bytes(self.precision, width)
     }
 
     /// Bytes of a chunk of an update of `len` numbers, without its header.

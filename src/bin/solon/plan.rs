@@ -31,7 +31,7 @@ pub struct Arguments {
     /// Factor by which uploads shrink
     #[arg(long, value_name = "FACTOR", default_value_t = usual().compression)]
     compression: usize,
-    /// The rule; all but solon and draco are for workers that compute nothing twice: then --workers is their number, and adversaries
+    /// The rule; all but solon and draco are for workers without groups: then --workers is their number, and adversaries
     /// and stragglers are counted among all of them
     #[arg(long, value_name = "WORD", default_value = "solon")]
     rule: Rule,

@@ -5,6 +5,7 @@ use super::layers::Layers;
 use super::problem::Problem;
 use super::value::Value;
 use super::{Precision, ROWS_MAX, Robust, Rule};
+use crate::rules::{self, cyclic};
 
 /// Where nobody says otherwise, settings follow the rule.
 pub(super) fn follow(layers: &mut Layers) {
@@ -89,7 +90,38 @@ pub(super) fn check(layers: &Layers, rule: Rule, problems: &mut Vec<Problem>) ->
         });
         return None;
     }
+    if guess == rules::Rule::Cyclic && !suits_cyclic(layers, &robust, problems) {
+        return None;
+    }
     Some(Some(robust))
+}
+
+/// Whether the cyclic code can be decoded: who is absent counts as who lies, and weights must leave numbers their precision.
+fn suits_cyclic(layers: &Layers, robust: &Robust, problems: &mut Vec<Problem>) -> bool {
+    let (workers, liars) = (robust.weights.len(), robust.adversaries);
+    let largest = cyclic::largest_weight(workers, liars);
+    let (names, object, found, expected, action): (&[&str], _, _, _, _) = if robust.missing > liars {
+        (
+            &["job.stragglers", "job.adversaries", "job.rule"],
+            "job.stragglers",
+            layers.shown("job.stragglers"),
+            format!("at most {liars}, as many as may lie (job.adversaries): lying and missing workers count together"),
+            format!("set job.stragglers = {liars} or less, or raise job.adversaries"),
+        )
+    } else if largest > cyclic::WEIGHT_MAX {
+        (
+            &["job.groups", "job.adversaries", "job.rule"],
+            "job.groups",
+            format!("{workers} workers against {liars} liars, whose weights reach {largest:.0e}"),
+            format!("weights of {:.0e} at most: with larger ones f64 is not exact enough", cyclic::WEIGHT_MAX),
+            "lower job.groups or job.adversaries, or set job.rule = \"draco\"".into(),
+        )
+    } else {
+        return true;
+    };
+    let place = layers.place_of(names);
+    problems.push(Problem { place, object: object.into(), found, expected, action });
+    false
 }
 
 /// As many as there are workers.

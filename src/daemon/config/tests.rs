@@ -354,6 +354,14 @@ fn settings_follow_a_robust_rule_unless_they_are_set() {
     assert_eq!(of("rule = \"signum\"\n[push]\nprecision = \"f32\"\n").push.precision, Precision::F32);
     let cyclic = of("rule = \"cyclic\"\n").job;
     assert_eq!((cyclic.gradients(), cyclic.robust.as_ref().unwrap().missing, median.job.gradients()), (5, 2, 1));
+    for (settings, expected) in [
+        ("groups = 15\nadversaries = 3\nstragglers = 8\n", "at most 3, as many as may lie"),
+        ("groups = 64\nadversaries = 7\n", "weights of 2e5 at most"),
+    ] {
+        let text = problem(&format!("[job]\ndimension = 1\nrule = \"cyclic\"\n{settings}"));
+        assert!(text.contains(expected), "{text}");
+    }
+    config("[job]\ndimension = 1\nrule = \"cyclic\"\ngroups = 45\nadversaries = 5\n");
     let draco = of("rule = \"draco\"\n").job;
     assert_eq!((draco.parameters.compression(), draco.parameters.redundancy(), draco.robust), (1, 5, None));
 }

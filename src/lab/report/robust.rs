@@ -133,7 +133,7 @@ pub(super) fn exactness(experiment: &Experiment) -> Option<String> {
         let kinds = if attacks == 1 { "one kind of attack".into() } else { format!("all {attacks} kinds of attack") };
         let several = if runs().count() == 1 { "one run".into() } else { format!("{} runs", runs().count()) };
         Some(format!(
-            "Under {kinds} with at most s liars in each group the weights of {label} differ from those of the honest mean {verdict} ({several})."
+            "Under {kinds} with no more liars than it corrects the weights of {label} differ from those of the honest mean {verdict} ({several})."
         ))
     };
     let sentences: Vec<String> = labels(experiment).into_iter().filter_map(said).collect();
@@ -214,7 +214,7 @@ pub(super) fn legend(experiment: &Experiment) -> String {
         if seeds > 1 { format!(" and standard deviation over up to {seeds} seeds") } else { " of one seed".into() };
     format!(
         "Accuracy on test data in percent after the last step, mean{spread}. {} –: no such run. Largest difference, of \
-         coded rules with at most s liars in each group: of the weights from those of the honest mean at the same step and \
+         rules with a code and no more liars than it corrects: of the weights from those of the honest mean at the same step and \
          seed, over all steps that were judged, relative in norm.{}",
         signs(experiment),
         strengths(experiment)
