@@ -84,7 +84,10 @@ fn left(until: Instant) -> io::Result<Duration> {
 fn get(address: SocketAddr, until: Instant) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, left(until)?)?;
     stream.set_write_timeout(Some(left(until)?))?;
-    write!(stream, "GET /status HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n")?;
+    // At once: whoever answers the first piece and goes would break the pipe for the next.
+    let request =
+        format!("GET /status HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(timed_out)?;
     let (mut bytes, mut part) = (Vec::new(), [0; 16384]);
     loop {
         stream.set_read_timeout(Some(left(until)?))?;
