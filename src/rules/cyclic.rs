@@ -33,7 +33,7 @@ const ZERO: Complex64 = Complex64::new(0.0, 0.0);
 const SUMS: usize = 8;
 type Projection = [Complex64; SUMS];
 const NOTHING: Projection = [ZERO; SUMS];
-/// Rounding in a syndrome, relative to the largest row: fifty times what was seen.
+/// More than rounding leaves in a syndrome, relative to the largest row: what is below it is no lie.
 const NOISE: f64 = 5e-14;
 /// Rows that explain a syndrome but for this part are wrong, though they are not all that are.
 const MOST: f64 = 1e-5;
