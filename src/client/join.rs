@@ -41,7 +41,7 @@ pub struct Way {
 /// Connects, shakes hands, and agrees on how the session travels.
 pub(super) fn join(options: &JoinOptions, last: Option<Resume>, deadline: Instant) -> Result<Agreed, JoinError> {
     let mut stream = connect(options, deadline)?;
-    let failed = |error| JoinError::Io { address: options.address.clone(), error };
+    let failed = |error| JoinError::Io { address: options.address.clone(), error: timed_out(error) };
     let left = time_left(deadline);
     stream.set_nodelay(true).map_err(failed)?;
     stream.set_read_timeout(Some(left)).map_err(failed)?;
@@ -107,7 +107,7 @@ fn attach(
     welcome: &Welcome,
     memory: &Memory,
 ) -> Result<Result<Attachment, String>, JoinError> {
-    let failed = |error| JoinError::Io { address: options.address.clone(), error };
+    let failed = |error| JoinError::Io { address: options.address.clone(), error: timed_out(error) };
     let bytes: [u8; OFFER_BYTES] = read_whole(stream).map_err(failed)??;
     let there = match read_offer(&bytes, credential, nonces)? {
         Ok(there) => there,
@@ -160,7 +160,7 @@ fn connect(options: &JoinOptions, deadline: Instant) -> Result<TcpStream, JoinEr
 /// Reads a frame of known length, or the refusal that came instead.
 fn read_whole<const N: usize>(stream: &mut TcpStream) -> io::Result<Result<[u8; N], HandshakeError>> {
     let mut bytes = [0; N];
-    stream.read_exact(&mut bytes[..HEADER_BYTES]).map_err(timed_out)?;
+    stream.read_exact(&mut bytes[..HEADER_BYTES])?;
     let header = match Header::parse(bytes[..HEADER_BYTES].try_into().expect("a header's length")) {
         Ok(header) => header,
         Err(error) => return Ok(Err(error.into())),
@@ -168,6 +168,6 @@ fn read_whole<const N: usize>(stream: &mut TcpStream) -> io::Result<Result<[u8; 
     if let Some(refusal) = refusal_of(&header) {
         return Ok(Err(HandshakeError::Refused(refusal)));
     }
-    stream.read_exact(&mut bytes[HEADER_BYTES..]).map_err(timed_out)?;
+    stream.read_exact(&mut bytes[HEADER_BYTES..])?;
     Ok(Ok(bytes))
 }
