@@ -301,9 +301,7 @@ impl File {
                 ));
             }
             (workers / r, r)
-        } else if let Err(error) = if rule == CYCLIC { Ok(Rule::Cyclic) } else { rule.parse() }
-            .map_or(Ok(()), |rule: Rule| rule.check(workers, s))
-        {
+        } else if let Err(error) = rule.parse::<Rule>().map_or(Ok(()), |rule| rule.check(workers, s)) {
             return Err(error.to_string());
         } else if e > 0 {
             return Err(format!("{rule}: stragglers are for rules with a code ({})", CODED.join(", ")));

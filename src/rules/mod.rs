@@ -77,7 +77,7 @@ pub struct TooFew {
 
 /// There is no rule of that name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not a rule: choose one of {}", Rule::ALL.map(Rule::name).join(", "))]
+#[error("{name:?} is not a rule: choose one of {}", Rule::all().map(Rule::name).collect::<Vec<_>>().join(", "))]
 pub struct UnknownRule {
     /// What was asked for.
     pub name: String,
@@ -95,6 +95,11 @@ impl Rule {
         Rule::GeometricMedian,
         Rule::Signum,
     ];
+
+    /// Those, and the one that does not guess.
+    pub fn all() -> impl Iterator<Item = Rule> {
+        Rule::ALL.into_iter().chain([Rule::Cyclic])
+    }
 
     /// Its name in settings, as it is parsed and printed.
     pub fn name(self) -> &'static str {
@@ -167,7 +172,7 @@ impl FromStr for Rule {
     type Err = UnknownRule;
 
     fn from_str(name: &str) -> Result<Rule, UnknownRule> {
-        Rule::ALL.into_iter().find(|rule| rule.name() == name).ok_or_else(|| UnknownRule { name: name.into() })
+        Rule::all().find(|rule| rule.name() == name).ok_or_else(|| UnknownRule { name: name.into() })
     }
 }
 

@@ -84,8 +84,7 @@ impl Rule {
 
     /// Every rule. The place of each is its number.
     pub fn all() -> impl Iterator<Item = Rule> {
-        let uncoded = rules::Rule::ALL.into_iter().chain([rules::Rule::Cyclic]).map(Rule::Uncoded);
-        std::iter::once(Rule::Solon).chain(uncoded)
+        std::iter::once(Rule::Solon).chain(rules::Rule::all().map(Rule::Uncoded))
     }
 
     /// The rule that all workers are combined by, in one word; none where groups are, or nobody asks who is right.
@@ -479,6 +478,28 @@ mod tests {
             bytes[at] = 4;
             assert_eq!(Plan::from_bytes(&bytes), Err(PlanError::Range(what)), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_plan_of_the_cyclic_code_survives_the_wire_and_one_that_cannot_be_served_is_refused() {
+        let of = |workers, redundant, gradients| Plan {
+            parameters: Parameters::new(workers, redundant, 0, 1).unwrap(),
+            rule: Rule::CYCLIC,
+            layout: Layout::new(1001, 1, 64),
+            gradients,
+            ..sample_plan()
+        };
+        let plan = of(11, 0, 5);
+        assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
+        assert_eq!(plan.shard_bytes(10), 160);
+        let rounded = Plan { precision: Precision::Bf16, ..plan };
+        // A worker would look for its weights for minutes, or for some that there are not.
+        for wrong in [of(11, 0, 4), of(11, 0, 13), of(1024, 0, 341), of(11, 1, 5), rounded] {
+            let refused = Err(PlanError::Range("number of gradients"));
+            assert_eq!(Plan::from_bytes(&wrong.to_bytes()), refused, "{wrong:?}");
+        }
+        let other = Plan { gradients: 3, ..sample_plan() };
+        assert_eq!(Plan::from_bytes(&other.to_bytes()), Err(PlanError::Range("number of gradients")));
     }
 
     proptest! {

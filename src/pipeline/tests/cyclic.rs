@@ -81,3 +81,17 @@ fn more_liars_than_the_code_corrects_end_the_round_and_the_next_one_is_whole() {
         assert!(reference::error(&ended.unwrap().0, &sum(&batches)) < 1e-6);
     }
 }
+
+#[test]
+fn a_chunk_is_sent_only_when_the_last_of_its_gradients_is_there() {
+    let mut cluster = Cluster::new(&job_of(), 1);
+    let sent = submitted(&gradients(WORKERS, D, 4));
+    let session = &mut cluster.sessions[0];
+    session.begin().unwrap();
+    let before = session.traffic().0;
+    // Of the first four gradients all is there, of the fifth nothing.
+    assert!(session.pump_ready(Source::Separate(&sent[0]), 4 * D, None));
+    assert_eq!(session.traffic().0, before);
+    session.pump_ready(Source::Separate(&sent[0]), 5 * D, None);
+    assert!(session.traffic().0 > before);
+}
